@@ -1,0 +1,165 @@
+"""The one access decision: enforcement, lists and explanations all come from ``decide``.
+
+Only intersections: each rule can take away and none can give. A server that a caller may not read
+does not exist for it: same error, same text, same way through the code.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+from msgspec import Struct
+
+from open_mcp_gateway.access.permit import Clearance, Permit
+from open_mcp_gateway.auth.principal import Permission, Principal
+from open_mcp_gateway.catalog.model import CatalogEntry, Snapshot
+from open_mcp_gateway.errors import Denied, NotFound
+from open_mcp_gateway.names import ServerId
+
+_LONGEST_ID_CHARS: Final = 64
+
+
+_MAX_KEPT: Final = 100_000
+"""Permits; more pairs of caller and server than that are decided anew now and then."""
+
+
+class Code(enum.StrEnum):
+    """What a decision comes to; the two refusals are the ``code`` of their error bodies."""
+
+    ALLOWED = "allowed"
+    NOT_FOUND = "not_found"
+    PERMISSION_DENIED = "permission_denied"
+
+
+class Rule(enum.StrEnum):
+    """The rules in the order they are applied."""
+
+    EXISTS = "the server is in the catalog"
+    NAMESPACE = "the server's namespace is one of the caller's"
+    PERMISSION = "the caller's role grants the permission"
+    READABLE = "the caller may read the server"
+
+
+class Check(Struct, frozen=True):
+    """One rule as applied: ``subject`` is the server id, namespace or permission it looked at."""
+
+    rule: Rule
+    subject: str
+    ok: bool
+
+
+class Decision(Struct, frozen=True):
+    """The outcome, and every rule on the way to it in order.
+
+    ``trail`` tells of servers the caller may not know of: only for those who may read them.
+    """
+
+    allowed: bool
+    code: Code
+    trail: tuple[Check, ...]
+
+
+def decide(principal: Principal, permission: Permission, entry: CatalogEntry | None) -> Decision:
+    """Whether ``principal`` may exercise ``permission`` on ``entry``; None is a missing server."""
+    if entry is None:
+        return Decision(False, Code.NOT_FOUND, (Check(Rule.EXISTS, "", False),))
+    spec = entry.spec
+    exists = Check(Rule.EXISTS, spec.id, True)
+    if spec.namespace not in principal.namespaces:
+        hidden = Check(Rule.NAMESPACE, spec.namespace, False)
+        return Decision(False, Code.NOT_FOUND, (exists, hidden))
+    namespace = Check(Rule.NAMESPACE, spec.namespace, True)
+    if permission in principal.permissions:
+        granted = Check(Rule.PERMISSION, permission, True)
+        return Decision(True, Code.ALLOWED, (exists, namespace, granted))
+    refused = Check(Rule.PERMISSION, permission, False)
+    may_read = Permission.SERVERS_READ in principal.permissions
+    readable = Check(Rule.READABLE, Permission.SERVERS_READ, may_read)
+    code = Code.PERMISSION_DENIED if may_read else Code.NOT_FOUND
+    return Decision(False, code, (exists, namespace, refused, readable))
+
+
+def decide_gateway(principal: Principal, permission: Permission) -> Decision:
+    """Whether ``principal`` may exercise ``permission`` where no single server is meant."""
+    allowed = permission in principal.permissions
+    trail = (Check(Rule.PERMISSION, permission, allowed),)
+    return Decision(allowed, Code.ALLOWED if allowed else Code.PERMISSION_DENIED, trail)
+
+
+def authorize(principal: Principal, permission: Permission, entry: CatalogEntry) -> Permit:
+    """Proof that ``principal`` may exercise ``permission`` on ``entry``.
+
+    Raises:
+        NotFound: the caller may not know of the server.
+        Denied: the caller may read the server, but not do this.
+    """
+    return _permit(principal, permission, entry, entry.spec.id)
+
+
+def authorize_by_id(
+    principal: Principal, permission: Permission, snapshot: Snapshot, server_id: str
+) -> Permit:
+    """Like ``authorize`` for a server named by the caller, which need not exist."""
+    entry = snapshot.entries.get(ServerId(server_id))
+    return _permit(principal, permission, entry, server_id)
+
+
+class Permits:
+    """Permits for the servers of one snapshot, kept: a decision on equal values is the same again.
+
+    ``snapshot`` is immutable, and a principal whose rights change is another principal.
+    """
+
+    __slots__ = ("_kept", "_permission", "_snapshot")
+
+    def __init__(self, snapshot: Snapshot, permission: Permission) -> None:
+        self._snapshot = snapshot
+        self._permission = permission
+        self._kept: dict[tuple[Principal, str], Permit] = {}
+
+    def get(self, principal: Principal, server_id: str) -> Permit:
+        """Like ``authorize_by_id``; refusals are not kept, so they cannot fill the memory."""
+        permit = self._kept.get((principal, server_id))
+        if permit is None:
+            permit = authorize_by_id(principal, self._permission, self._snapshot, server_id)
+            if len(self._kept) >= _MAX_KEPT:
+                self._kept.clear()
+            self._kept[principal, server_id] = permit
+        return permit
+
+
+def require(principal: Principal, permission: Permission) -> Clearance:
+    """Proof that ``principal`` may exercise ``permission`` on the gateway itself.
+
+    Raises:
+        Denied: it may not.
+    """
+    if not decide_gateway(principal, permission).allowed:
+        raise _denied(permission, "gateway")
+    return Clearance(principal, permission)
+
+
+def visible(
+    principal: Principal, snapshot: Snapshot, permission: Permission = Permission.SERVERS_LIST
+) -> list[CatalogEntry]:
+    """The servers on which ``principal`` may exercise ``permission``, in catalog order."""
+    entries = snapshot.entries.values()
+    return [entry for entry in entries if decide(principal, permission, entry).allowed]
+
+
+def _permit(
+    principal: Principal, permission: Permission, entry: CatalogEntry | None, server_id: str
+) -> Permit:
+    decision = decide(principal, permission, entry)
+    if decision.allowed and entry is not None:
+        return Permit(principal, permission, entry)
+    if decision.code is Code.PERMISSION_DENIED:
+        raise _denied(permission, f"server/{server_id}")
+    # Longer than any id: whoever asks for a megabyte of id does not get it back.
+    raise NotFound(f"Server '{server_id[:_LONGEST_ID_CHARS]}' not found")
+
+
+def _denied(permission: Permission, resource: str) -> Denied:
+    text = f"Permission '{permission}' on '{resource}' is required"
+    return Denied(text, permission=permission, resource=resource)

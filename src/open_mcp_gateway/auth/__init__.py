@@ -1,0 +1,1 @@
+"""Who is asking: from credentials in headers to a Principal. Pure; never logs a credential."""

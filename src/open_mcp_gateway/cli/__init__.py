@@ -1,0 +1,1 @@
+"""The programs: argument parsing, exit codes, and what a terminal shows."""

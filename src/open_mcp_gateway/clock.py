@@ -1,0 +1,34 @@
+"""Time as a value that is passed in, so that deciding code and tests never read a real clock."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Where the time comes from."""
+
+    def monotonic(self) -> float:
+        """Seconds that never run backwards; same origin as the event loop's clock."""
+
+    def now(self) -> datetime:
+        """Wall-clock time in UTC."""
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    __slots__ = ("monotonic",)
+
+    def __init__(self) -> None:
+        self.monotonic = time.monotonic
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+
+def rfc3339(moment: datetime) -> str:
+    """A UTC moment as RFC 3339 text with whole milliseconds, e.g. ``2026-01-31T12:00:00.000Z``."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

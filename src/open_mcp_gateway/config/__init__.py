@@ -1,0 +1,1 @@
+"""The settings of one gateway: read from file, environment and options, checked as a whole."""

@@ -1,0 +1,106 @@
+"""One HTTP request as it arrived, before anything about it is believed."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import secrets
+import time
+from typing import Final
+
+from open_mcp_gateway.errors import HeadTooLarge
+from open_mcp_gateway.inbound.origin import AllowedOrigin
+from open_mcp_gateway.names import KeyId, RequestId
+
+_SANE_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
+_ID_PREFIX: Final = secrets.token_hex(4)
+_numbers = itertools.count(1)
+
+MAX_HEAD_BYTES: Final = 64 * 1024
+"""Request line and headers together; more is answered 431."""
+
+UNKNOWN_SIZE: Final = 1 << 62
+"""Stands for the size of a chunked body, which nobody declares: more than any limit."""
+
+
+def new_request_id() -> RequestId:
+    """An id that no other request of this process has, nor, most likely, of any other."""
+    return RequestId(f"{_ID_PREFIX}-{next(_numbers):x}")
+
+
+class Arrival:
+    """Head of a request. ``path`` and ``query`` are the raw bytes of the request target.
+
+    Source: RFC 9112 section 3.2. ``headers`` are in order and number as received, names in lower
+    case. ``origin`` and ``key_id`` are filled in by the door.
+    """
+
+    __slots__ = (
+        "client",
+        "declared",
+        "first_of",
+        "headers",
+        "key_id",
+        "method",
+        "origin",
+        "path",
+        "query",
+        "request_id",
+        "started_s",
+    )
+
+    def __init__(
+        self, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], client: str
+    ) -> None:
+        self.method = method
+        self.path, _, self.query = target.partition(b"?")
+        self.headers = headers
+        self.first_of = dict(headers[::-1])  # of equal names the first wins
+        self.declared = self.first_of.get(b"content-length", b"")
+        self.client = client
+        self.origin: AllowedOrigin | None = None
+        self.key_id: KeyId | None = None
+        self.request_id = self._request_id()
+        self.started_s = time.perf_counter()
+
+    def _request_id(self) -> RequestId:
+        """The caller's own id if it is a sane token, else a new one."""
+        given = self.header(b"x-request-id")
+        if given is not None and _SANE_REQUEST_ID.fullmatch(given):
+            return RequestId(given.decode("ascii"))
+        return new_request_id()
+
+    def header(self, wanted: bytes) -> bytes | None:
+        """The first value of a header, None when it is absent."""
+        return self.first_of.get(wanted)
+
+    def pending_bytes(self) -> int:
+        """How long the body is said to be; ``UNKNOWN_SIZE`` for a chunked one."""
+        if b"transfer-encoding" in self.first_of:
+            return UNKNOWN_SIZE
+        declared = self.declared
+        return min(int(declared), UNKNOWN_SIZE - 1) if declared.isdigit() else 0
+
+    def again(self, declared: bytes) -> Arrival:
+        """The next request with the same head, but for the ``Content-Length`` that it declares."""
+        other = Arrival.__new__(Arrival)
+        other.method = self.method
+        other.path = self.path
+        other.query = self.query
+        other.headers = self.headers
+        other.client = self.client
+        other.origin = self.origin
+        other.key_id = self.key_id
+        other.first_of = self.first_of
+        other.declared = declared
+        given = b"x-request-id" in self.first_of
+        other.request_id = self.request_id if given else new_request_id()
+        other.started_s = time.perf_counter()
+        return other
+
+    def check_size(self) -> None:
+        """Raises HeadTooLarge if request line and headers are over ``MAX_HEAD_BYTES``."""
+        size = len(self.method) + len(self.path) + len(self.query)
+        size += sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > MAX_HEAD_BYTES:
+            raise HeadTooLarge(f"headers over {MAX_HEAD_BYTES} bytes")

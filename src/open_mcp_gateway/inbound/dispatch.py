@@ -1,0 +1,347 @@
+"""One HTTP request, whichever transport read it: the order of the checks at the door.
+
+Host and Origin, then credentials, then size, media type, syntax, route, permission. Nothing of a
+body is looked at, or even read, before the caller is known.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol, TypeAlias
+
+from anyio.abc import TaskGroup
+from msgspec import UNSET, Struct
+
+from open_mcp_gateway.access.authorize import authorize_by_id, require
+from open_mcp_gateway.access.permit import Clearance, Permit
+from open_mcp_gateway.auth.credential import RawHeaders
+from open_mcp_gateway.auth.principal import Permission, Principal
+from open_mcp_gateway.errors import (
+    Draining,
+    GatewayError,
+    InternalError,
+    InvalidRequest,
+    MethodNotAllowed,
+    TooLarge,
+    Unauthenticated,
+    UnsupportedMedia,
+    WrongKey,
+)
+from open_mcp_gateway.inbound.access_log import AccessLog, record
+from open_mcp_gateway.inbound.arrival import UNKNOWN_SIZE, Arrival
+from open_mcp_gateway.inbound.origin import OriginPolicy
+from open_mcp_gateway.inbound.routes import Match, Router
+from open_mcp_gateway.pipeline.forward import Forwarder
+from open_mcp_gateway.pipeline.reply import Headers, Reply, Responder, retry_after, rpc_failure
+from open_mcp_gateway.protocol.faults import FAULTS, management_body
+from open_mcp_gateway.protocol.jsonrpc import Message, call_of, decode_message, raw_id_of, text_of
+from open_mcp_gateway.telemetry.logs import TRACE
+
+log = logging.getLogger(__name__)
+
+
+class Probe(Struct, frozen=True):
+    """Serves a route that is open to everybody: knows nothing of the request."""
+
+    answer: Callable[[], Reply]
+
+
+class OnGateway(Struct, frozen=True):
+    """Serves a route about the gateway as a whole; gets the raw query string too."""
+
+    run: Callable[[Clearance, bytes], Awaitable[Reply]]
+
+
+class OnServer(Struct, frozen=True):
+    """Serves a route about one server."""
+
+    run: Callable[[Permit], Awaitable[Reply]]
+
+
+class McpPoint(Struct, frozen=True):
+    """Takes MCP messages for the server that ``server_of`` finds named in the request.
+
+    ``server_of`` raises InvalidRequest if none is named.
+    """
+
+    server_of: Callable[[Arrival, Message], str]
+
+
+class Abandonable(Protocol):
+    """What is told when the client of a request goes away while the outcome is open."""
+
+    def abandon(self) -> None: ...
+
+
+class McpStream(Struct, frozen=True):
+    """Serves an MCP endpoint of one server; sees the request itself."""
+
+    serve: Callable[[Arrival, Permit, bytes, Responder], Abandonable | None]
+
+
+Handler: TypeAlias = Probe | OnGateway | OnServer | McpPoint | McpStream
+
+
+class Authenticator(Protocol):
+    """Authentication switched on or off, as one of two types."""
+
+    def authenticate(self, headers: RawHeaders) -> Principal: ...
+    def holds(self, principal: Principal) -> bool: ...
+
+
+class Admitted(Struct, frozen=True):
+    """A request whose sender may come in; what it wants is not looked at yet."""
+
+    arrival: Arrival
+    ready: Reply | None = None
+    """The answer, where it needs nothing more: to a preflight, or on an open route."""
+
+    principal: Principal | None = None
+    """Set whenever ``ready`` is not."""
+
+    expects_continue: bool = False
+
+
+_CHALLENGES: Final[dict[type[GatewayError], Headers]] = {
+    Unauthenticated: ((b"www-authenticate", b'Bearer realm="mcp-gateway"'),),
+    WrongKey: ((b"www-authenticate", b'Bearer realm="mcp-gateway", error="invalid_token"'),),
+}
+"""RFC 6750 section 3: no ``error`` where no key was sent."""
+
+_PRIVATE: Final[Headers] = (
+    (b"cache-control", b"no-store"),
+    (b"vary", b"Authorization, X-API-Key"),
+)
+
+
+class Dispatcher:
+    """Takes requests in. The policies may be replaced at any time; a request keeps those it met."""
+
+    def __init__(
+        self,
+        router: Router[Handler],
+        forwarder: Forwarder,
+        tasks: TaskGroup,
+        *,
+        origin: OriginPolicy,
+        authenticator: Authenticator,
+        max_body_bytes: int,
+        access_log: AccessLog,
+    ) -> None:
+        self.router = router
+        self.forwarder = forwarder
+        self.tasks = tasks
+        self.origin = origin
+        self.authenticator = authenticator
+        self.max_body_bytes = max_body_bytes
+        self.access_log = access_log
+
+    def admit(self, arrival: Arrival, *, http_version: str = "1.1") -> Admitted:
+        """Let the sender in, from the head of the request alone.
+
+        Raises:
+            GatewayError: it may not come in; ``refuse`` makes the answer.
+        """
+        headers = arrival.headers
+        arrival.origin = self.origin.check(headers, http_version=http_version)
+        preflight = self.origin.preflight(arrival.method, headers, arrival.origin)
+        if preflight is not None:
+            return Admitted(arrival, Reply(204, headers=preflight))
+        public = self.router.public(arrival.method, arrival.path)
+        if public is not None and isinstance(public.route.handler, Probe):
+            return Admitted(arrival, public.route.handler.answer())
+        principal = self.authenticator.authenticate(headers)
+        arrival.key_id = principal.key_id
+        if self.max_body_bytes < arrival.pending_bytes() < UNKNOWN_SIZE:
+            raise self.too_large()
+        expect = arrival.header(b"expect")
+        # Not of HTTP/1.0, and of no use where no body follows (RFC 9110 section 10.1.1).
+        continues = (
+            expect is not None
+            and expect.lower() == b"100-continue"
+            and http_version != "1.0"
+            and arrival.pending_bytes() > 0
+        )
+        return Admitted(arrival, None, principal, continues)
+
+    def readmit(self, before: Admitted, declared: bytes) -> Admitted:
+        """What ``admit`` would say of the next request with the head of ``before``.
+
+        Only as long as ``policies`` are what they were: the answer depends on nothing else.
+
+        Raises:
+            TooLarge: by what this one declares.
+        """
+        arrival = before.arrival.again(declared)
+        if self.max_body_bytes < arrival.pending_bytes() < UNKNOWN_SIZE:
+            raise self.too_large()
+        return Admitted(arrival, None, before.principal)
+
+    @property
+    def policies(self) -> tuple[object, object]:
+        """What an admission rests on beside the head of a request; replaced as a whole."""
+        return self.authenticator, self.origin
+
+    @property
+    def leaves_no_trace(self) -> bool:
+        """Whether nothing is written down of a request that succeeds."""
+        return self.access_log is not AccessLog.ALL and not log.isEnabledFor(TRACE)
+
+    def too_large(self) -> TooLarge:
+        """The refusal of a body over the limit."""
+        return TooLarge(f"the body is over {self.max_body_bytes} bytes (max_body_bytes)")
+
+    def handle(self, admitted: Admitted, body: bytes, responder: Responder) -> Abandonable | None:
+        """Serve a request that was let in; ``responder`` hears of it, maybe before this returns.
+
+        Returns what to abandon if the client goes away while the outcome is open.
+        """
+        arrival = admitted.arrival
+        if body and log.isEnabledFor(TRACE):
+            _trace("request body", arrival, body)
+        try:
+            if admitted.ready is not None:
+                responder.respond(admitted.ready)
+                return None
+            if admitted.principal is None:
+                raise Unauthenticated("API key required")
+            match = self.router.match(arrival.method, arrival.path)
+            handler = match.route.handler
+            if isinstance(handler, McpPoint):
+                return self._call(arrival, admitted.principal, handler, body, responder)
+            if isinstance(handler, McpStream):
+                return self._stream(arrival, admitted.principal, match, body, responder)
+            running = self._managed(arrival, admitted.principal, match)
+            self.tasks.start_soon(self._manage, arrival, running, responder)
+        except GatewayError as error:
+            responder.respond(self.refuse(arrival, error))
+        except Exception:
+            log.exception("request failed", extra={"request_id": arrival.request_id})
+            responder.respond(self.refuse(arrival, InternalError("internal error")))
+        return None
+
+    def _call(
+        self,
+        arrival: Arrival,
+        principal: Principal,
+        point: McpPoint,
+        body: bytes,
+        responder: Responder,
+    ) -> Abandonable | None:
+        """An MCP message for one server."""
+        _check_json(arrival)
+        message: Message | None = None
+        try:
+            message = decode_message(body)
+            server_id = point.server_of(arrival, message)
+            call = call_of(message)
+        except GatewayError as error:
+            error.request_id = raw_id_of(message)
+            responder.respond(rpc_failure(error, arrival.request_id))
+            return None
+        return self.forwarder.forward(
+            principal, server_id, call, request_id=arrival.request_id, responder=responder
+        )
+
+    def _stream(
+        self,
+        arrival: Arrival,
+        principal: Principal,
+        match: Match[Handler],
+        body: bytes,
+        responder: Responder,
+    ) -> Abandonable | None:
+        """A request to the MCP endpoint of one server."""
+        route, handler = match.route, match.route.handler
+        if not (isinstance(handler, McpStream) and isinstance(route.permission, Permission)):
+            raise InternalError(f"route {route.path} is wired wrongly")
+        if arrival.method == b"POST":
+            _check_json(arrival)
+        try:
+            permit = self.forwarder.permits.get(principal, match.server_id or "")
+            return handler.serve(arrival, permit, body, responder)
+        except GatewayError as error:
+            responder.respond(rpc_failure(error, arrival.request_id))
+            return None
+
+    def _managed(
+        self, arrival: Arrival, principal: Principal, match: Match[Handler]
+    ) -> Awaitable[Reply]:
+        """The handler's work, with the proof it demands."""
+        route = match.route
+        permission, handler = route.permission, route.handler
+        if isinstance(permission, Permission):
+            if isinstance(handler, OnGateway):
+                return handler.run(require(principal, permission), arrival.query)
+            if isinstance(handler, OnServer) and match.server_id is not None:
+                snapshot = self.forwarder.snapshot
+                return handler.run(
+                    authorize_by_id(principal, permission, snapshot, match.server_id)
+                )
+        raise InternalError(f"route {route.path} is wired wrongly")
+
+    async def _manage(
+        self, arrival: Arrival, running: Awaitable[Reply], responder: Responder
+    ) -> None:
+        # What is answered when this is cancelled: the gateway has stopped waiting for requests.
+        reply = self.refuse(arrival, Draining("the gateway is shutting down", retry_after_s=1))
+        try:
+            reply = await running
+        except GatewayError as error:
+            reply = self.refuse(arrival, error)
+        except Exception:
+            log.exception("request failed", extra={"request_id": arrival.request_id})
+            reply = self.refuse(arrival, InternalError("internal error"))
+        finally:
+            responder.respond(reply)
+
+    def refuse(self, arrival: Arrival, error: GatewayError) -> Reply:
+        """The answer to a request that failed before any server was called."""
+        headers = _CHALLENGES.get(type(error), ()) + retry_after(error)
+        if isinstance(error, MethodNotAllowed):
+            headers += ((b"allow", ", ".join(error.allow).encode()),)
+        body = management_body(error, arrival.request_id)
+        return Reply(FAULTS[type(error)].status, body, headers)
+
+    def finish(self, arrival: Arrival, reply: Reply) -> Reply:
+        """``reply`` with the headers that every answer carries; also writes the access log."""
+        if self.access_log is not AccessLog.OFF:
+            record(self.access_log, arrival, reply.status)
+        if reply.body and log.isEnabledFor(TRACE):
+            _trace("answer body", arrival, reply.body)
+        request_id = (b"x-request-id", arrival.request_id.encode("ascii"))
+        headers = (*_PRIVATE, request_id, *reply.headers)
+        if arrival.origin is not None and reply.status != 204:
+            headers += self.origin.cors_headers(arrival.origin)
+        return Reply(reply.status, reply.body, headers)
+
+
+def _check_json(arrival: Arrival) -> None:
+    media = arrival.header(b"content-type")
+    if media is not None and media.partition(b";")[0].strip().lower() != b"application/json":
+        raise UnsupportedMedia("send the body as 'Content-Type: application/json'")
+
+
+def _trace(what: str, arrival: Arrival, body: bytes) -> None:
+    """Message content, which appears at this level alone."""
+    content = body.decode("utf-8", "replace")
+    log.log(TRACE, what, extra={"request_id": arrival.request_id, "content": content})
+
+
+def server_in_envelope(_: Arrival, message: Message) -> str:
+    """The server that ``POST /mcp`` is about: the member ``server_id``."""
+    if message.server_id is UNSET:
+        raise InvalidRequest(
+            "this version serves no bare MCP on this path yet: put 'server_id' into the object, "
+            'as in {"server_id": "...", "method": "tools/list"}, or POST to /rpc with X-Server-ID'
+        )
+    return text_of(message.server_id, "server_id")
+
+
+def server_in_header(arrival: Arrival, _: Message) -> str:
+    """The server that ``POST /rpc`` is about: the header ``X-Server-ID``, exactly once."""
+    named = [value for name, value in arrival.headers if name == b"x-server-id"]
+    if len(named) != 1 or not named[0].strip():
+        raise InvalidRequest("name the server in one X-Server-ID header")
+    return named[0].strip().decode("ascii", "backslashreplace")

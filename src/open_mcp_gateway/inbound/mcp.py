@@ -1,0 +1,265 @@
+"""The MCP endpoint of one server, ``/servers/{id}/mcp``: POST of both eras, GET and DELETE.
+
+Spec: 2026-07-28 basic/transports#streamable-http and 2025-11-25 basic/transports#streamable-http.
+Which era a POST belongs to is decided once, here; what follows knows only its own.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+from msgspec import UNSET
+
+from open_mcp_gateway.access.permit import Permit
+from open_mcp_gateway.auth.principal import Permission
+from open_mcp_gateway.errors import (
+    GatewayError,
+    InvalidRequest,
+    NotAcceptable,
+)
+from open_mcp_gateway.inbound.arrival import Arrival
+from open_mcp_gateway.inbound.batch import Batch, check_batch, elements_of, is_batch
+from open_mcp_gateway.inbound.dispatch import Abandonable, Handler, McpStream
+from open_mcp_gateway.inbound.routes import Route, RouteKind
+from open_mcp_gateway.inbound.session_sink import SessionSink
+from open_mcp_gateway.pipeline.errand import Errand
+from open_mcp_gateway.pipeline.modern import ModernFace
+from open_mcp_gateway.pipeline.reply import ACCEPTED, Outlet, Reply, Responder, rpc_failure
+from open_mcp_gateway.pipeline.sessions import HttpSession, Sessions
+from open_mcp_gateway.pipeline.streamlog import StreamLog, parse_event_id
+from open_mcp_gateway.protocol.classify import era_of
+from open_mcp_gateway.protocol.eras import LEGACY_VERSIONS, MODERN_VERSIONS, Era
+from open_mcp_gateway.protocol.faults import INVALID_REQUEST
+from open_mcp_gateway.protocol.jsonrpc import (
+    Call,
+    Message,
+    call_of,
+    decode_incoming,
+    decode_message,
+    error_response,
+    raw_id_of,
+)
+
+MAX_ACCEPT_BYTES: Final = 1024
+"""Of an ``Accept`` header; what comes after is not looked at."""
+
+SESSION_HEADER: Final = b"mcp-session-id"
+_VERSION_HEADER: Final = b"mcp-protocol-version"
+_POST_ONLY: Final = Reply(
+    405,
+    error_response(None, INVALID_REQUEST, "this revision has no method but POST here"),
+    ((b"allow", b"POST"),),
+)
+
+
+class McpEndpoint:
+    """Serves every method of the endpoint for a caller who may call the server."""
+
+    def __init__(self, sessions: Sessions, modern: ModernFace) -> None:
+        self.sessions = sessions
+        self.modern = modern
+
+    def routes(self) -> list[Route[Handler]]:
+        """The endpoint of each server."""
+        return [
+            Route(
+                methods=("GET", "POST", "DELETE"),
+                path="/servers/{id}/mcp",
+                permission=Permission.MCP_CALL,
+                handler=McpStream(self.serve),
+                kind=RouteKind.MCP,
+            )
+        ]
+
+    def serve(
+        self, arrival: Arrival, permit: Permit, body: bytes, responder: Responder
+    ) -> Abandonable | None:
+        """Serve one HTTP request; ``responder`` hears of the outcome, maybe before this returns.
+
+        Raises:
+            GatewayError: it cannot be served; no answer was given yet.
+        """
+        if arrival.method == b"POST":
+            return self._post(arrival, permit, body, responder)
+        if _version_of(arrival) in MODERN_VERSIONS:
+            # GET and DELETE belong to sessions, which this revision does not have.
+            responder.respond(_POST_ONLY)
+            return None
+        session = self._session(arrival, permit)
+        if arrival.method == b"DELETE":
+            self.sessions.end(session)
+            responder.respond(Reply(204))
+            return None
+        return self._listen(arrival, session, responder)
+
+    # ── POST ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _post(
+        self, arrival: Arrival, permit: Permit, body: bytes, responder: Responder
+    ) -> Abandonable | None:
+        _check_accepts(arrival, b"application/json", b"text/event-stream")
+        if is_batch(body):
+            return self._batch(arrival, permit, body, responder)
+        message: Message | None = None
+        try:
+            message = decode_message(body)
+            if message.method is UNSET:
+                self._answer(arrival, permit, message, body, responder)
+                return None
+            call = call_of(message)
+            if message.id is UNSET and call.id is not None:
+                raise InvalidRequest("a request needs an id")
+            if message.id is not UNSET and call.id is None:
+                raise InvalidRequest("a notification has no id")
+            if era_of(call.method, call.params, _version_of(arrival)) is Era.MODERN:
+                return self.modern.serve(
+                    permit, call, arrival.headers, responder, arrival.request_id
+                )
+            return self._legacy(arrival, permit, call, responder)
+        except GatewayError as error:
+            error.request_id = raw_id_of(message)
+            responder.respond(rpc_failure(error, arrival.request_id))
+            return None
+
+    def _answer(
+        self, arrival: Arrival, permit: Permit, message: Message, body: bytes, responder: Responder
+    ) -> None:
+        """The client's response to a question of the server."""
+        if message.id is UNSET or (message.result is UNSET) is (message.error is UNSET):
+            raise InvalidRequest("the body is neither a request, a notification nor a response")
+        self._session(arrival, permit).core.answer(decode_incoming(body))
+        responder.respond(ACCEPTED)
+
+    def _legacy(
+        self, arrival: Arrival, permit: Permit, call: Call, responder: Responder
+    ) -> Abandonable | None:
+        if call.method == "initialize" and arrival.header(SESSION_HEADER) is None:
+            session = self.sessions.open(permit.principal, permit)
+            opening = _Opening(self.sessions, session)
+            sink = SessionSink(session, responder, arrival.request_id, on_outcome=opening.over)
+            opening.errand = session.core.take(call, sink, arrival.request_id)
+            return opening
+        session = self._session(arrival, permit)
+        if call.id is None:
+            session.core.notification(call)
+            responder.respond(ACCEPTED)
+            return None
+        sink = SessionSink(session, responder, arrival.request_id)
+        session.core.take(call, sink, arrival.request_id)
+        return sink  # a disconnect is no cancellation here: the call goes on without its stream
+
+    def _batch(
+        self, arrival: Arrival, permit: Permit, body: bytes, responder: Responder
+    ) -> Abandonable | None:
+        try:
+            elements = elements_of(body)
+            session = self._session(arrival, permit)
+            check_batch(elements, session.core.version)
+            return Batch(session, responder, arrival.request_id).take(elements)
+        except GatewayError as error:
+            responder.respond(rpc_failure(error, arrival.request_id))
+            return None
+
+    # ── GET ──────────────────────────────────────────────────────────────────────────────────────
+
+    def _listen(self, arrival: Arrival, session: HttpSession, responder: Responder) -> Abandonable:
+        """The stream for what belongs to no request, or one to be picked up again."""
+        _check_accepts(arrival, b"text/event-stream")
+        core, log, after = session.core, session.standalone, None
+        last = arrival.header(b"last-event-id")
+        if last is not None:
+            place = parse_event_id(last.strip().decode("latin-1"))
+            found = None if place is None else session.stream(place[0])
+            if place is None or found is None:
+                raise InvalidRequest("Last-Event-ID names no event of this session")
+            log, after = found, place[1]
+        outlet = responder.open_stream()
+        log.attach(outlet, after=after, primed=core.version >= "2025-11-25")
+        if log is session.standalone:
+            core.open_channel(log.send)
+        return _Reading(session, log, outlet)
+
+    def _session(self, arrival: Arrival, permit: Permit) -> HttpSession:
+        """The session that the request names.
+
+        Raises:
+            InvalidRequest: it names none, or an unknown revision.
+            NotFound: there is no such session for this caller.
+        """
+        named = [value for name, value in arrival.headers if name == SESSION_HEADER]
+        if len(named) != 1:
+            raise InvalidRequest("send one Mcp-Session-Id header; 'initialize' gives it out")
+        session_id = named[0].strip().decode("latin-1")
+        session = self.sessions.find(permit.principal, permit, session_id)
+        version = _version_of(arrival)
+        if version is not None and version not in LEGACY_VERSIONS:
+            raise InvalidRequest(
+                f"MCP-Protocol-Version must be one of {', '.join(LEGACY_VERSIONS)} in a session"
+            )
+        return session
+
+
+class _Opening:
+    """A client that waits for its session."""
+
+    __slots__ = ("_session", "_sessions", "errand")
+
+    def __init__(self, sessions: Sessions, session: HttpSession) -> None:
+        self._sessions = sessions
+        self._session = session
+        self.errand: Errand | None = None
+
+    def over(self, session: HttpSession) -> None:
+        """There is an answer, whatever it is."""
+        if session.core.handshake is None:
+            self._sessions.end(session)
+        else:
+            self._sessions.register(session)
+
+    def abandon(self) -> None:
+        """It left before it could hear of the session, which is of no use then."""
+        if self.errand is not None:
+            self.errand.abandon()
+        self._sessions.end(self._session)
+
+
+class _Reading:
+    """A client reading a stream of its session."""
+
+    __slots__ = ("_outlet", "_session", "_stream")
+
+    def __init__(self, session: HttpSession, stream: StreamLog, outlet: Outlet) -> None:
+        self._session = session
+        self._stream = stream
+        self._outlet = outlet
+
+    def abandon(self) -> None:
+        self._session.drop_reader(self._stream, self._outlet)
+
+
+def _version_of(arrival: Arrival) -> str | None:
+    header = arrival.header(_VERSION_HEADER)
+    return None if header is None else header.strip().decode("latin-1")
+
+
+def _check_accepts(arrival: Arrival, *needed: bytes) -> None:
+    """Whether the client takes every media type that the answer may come in."""
+    accept = arrival.header(b"accept")
+    if accept is None or _accepts(accept[:MAX_ACCEPT_BYTES], needed):
+        return
+    lines = [value for name, value in arrival.headers if name == b"accept"]
+    if not _accepts(b",".join(lines)[:MAX_ACCEPT_BYTES], needed):
+        kinds = ", ".join(kind.decode() for kind in needed)
+        raise NotAcceptable(f"the Accept header must list {kinds}")
+
+
+@lru_cache(256)  # clients repeat theirs
+def _accepts(accept: bytes, needed: tuple[bytes, ...]) -> bool:
+    """Source: RFC 9110 section 12.5.1; weights are not looked at."""
+    taken = {part.partition(b";")[0].strip().lower() for part in accept.split(b",")}
+    families = (media.partition(b"/")[0] + b"/*" for media in needed)
+    return all(
+        not taken.isdisjoint({media, family, b"*/*"})
+        for media, family in zip(needed, families, strict=True)
+    )

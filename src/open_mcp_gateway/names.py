@@ -1,0 +1,26 @@
+"""The identifiers that travel through the gateway, each its own type."""
+
+from __future__ import annotations
+
+import re
+from typing import NewType
+
+ServerId = NewType("ServerId", str)
+"""A server's id in the catalog; unique over all namespaces."""
+
+Namespace = NewType("Namespace", str)
+"""A group of servers that rights are given on."""
+
+KeyId = NewType("KeyId", str)
+"""The public name of a key; safe to log."""
+
+RequestId = NewType("RequestId", str)
+"""The id of one HTTP request: in the answer's ``X-Request-Id`` and on every log line of it."""
+
+SERVER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""Use with ``fullmatch``."""
+
+NAMESPACE = re.compile(r"[a-z0-9-]{1,63}")
+"""Use with ``fullmatch``."""
+
+DEFAULT_NAMESPACE = Namespace("default")

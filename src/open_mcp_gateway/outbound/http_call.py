@@ -1,0 +1,186 @@
+"""One call over HTTP: the POST that carries it and the answer, or the stream up to the answer.
+
+Spec: 2026-07-28 basic/transports#streamable-http; 2025-11-25 basic/transports#streamable-http.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol, final
+
+from msgspec import UNSET
+
+from open_mcp_gateway.errors import GatewayError, MalformedMessage
+from open_mcp_gateway.outbound.answer import Collecting, Reply, is_response, read_message
+from open_mcp_gateway.outbound.connection import Drain, Fault
+from open_mcp_gateway.outbound.link import Link
+from open_mcp_gateway.outbound.peer import Waiter
+from open_mcp_gateway.protocol.jsonrpc import Call, Incoming
+
+SAFE_METHODS = frozenset(
+    {
+        "ping",
+        "server/discover",
+        "tools/list",
+        "prompts/list",
+        "resources/list",
+        "resources/templates/list",
+        "resources/read",
+    }
+)
+"""Requests that only read: the ones that may ever be sent a second time."""
+
+TOLD_S = 30.0
+"""How long the response to a notification may keep its connection busy."""
+
+
+class Books(Protocol):
+    """The peer of a call, as the call sees it."""
+
+    link: Link
+
+    def forget(self, call: HttpCall) -> bool:
+        """Take the call off the books; False when it is over already."""
+
+    def awaits(self, call: HttpCall) -> bool:
+        """Whether the call has no outcome yet."""
+
+    def watch(self, call: HttpCall) -> None:
+        """Its deadline has moved."""
+
+    def withdraw(self, call: HttpCall, reason: str) -> None:
+        """Stop the call by the era's rule; it has already left the books."""
+
+    def unasked(self, call: HttpCall, incoming: Incoming, message: bytes) -> None:
+        """A notification or request that came on its stream."""
+
+    def received(self, call: HttpCall, answer: Incoming, message: bytes) -> None:
+        """The answer under its id."""
+
+    def replied(self, call: HttpCall, reply: Reply) -> None:
+        """A whole response that is no event stream."""
+
+    def resume(self, call: HttpCall) -> bool:
+        """Go on with its event stream, which broke; False where that is impossible."""
+
+    def fail(self, call: HttpCall, error: GatewayError) -> None:
+        """It will have no answer."""
+
+
+@final
+class HttpCall(Collecting):
+    """One call in flight: the exchange that carries it, and the ticket of whoever made it."""
+
+    __slots__ = (
+        "body",
+        "call",
+        "deadline_s",
+        "headers",
+        "id",
+        "peer",
+        "redirects",
+        "repaired",
+        "resumption",
+        "session",
+        "waiter",
+    )
+
+    def __init__(
+        self, peer: Books, call: Call, waiter: Waiter, call_id: int, deadline_s: float
+    ) -> None:
+        super().__init__(
+            b"",
+            replayable=call.method in SAFE_METHODS,
+            max_bytes=peer.link.settings.max_message_bytes,
+        )
+        self.peer = peer
+        self.call = call
+        self.waiter = waiter
+        self.id = call_id
+        self.deadline_s = deadline_s
+        self.headers = b""
+        self.body = b""
+        self.redirects = 0
+        self.repaired = False
+        """It was worded anew once because the server did not take it as it was."""
+        self.session: object = None
+        """The session the call was last sent in, where there are sessions."""
+        self.resumption: Resumption | None = None
+
+    def extend(self, deadline_s: float) -> None:
+        """See ``Ticket``."""
+        self.deadline_s = deadline_s
+        self.peer.watch(self)
+
+    def cancel(self, reason: str) -> None:
+        """See ``Ticket``."""
+        if self.peer.forget(self):
+            self.peer.withdraw(self, reason)
+
+    def complete(self, reply: Reply) -> None:
+        self.peer.replied(self, reply)
+
+    def event(self, data: bytes) -> bool:
+        try:
+            incoming = read_message(data)
+        except MalformedMessage:
+            self.refuse("sent an event that is not a JSON-RPC message")
+            return False
+        if incoming.method is not UNSET:
+            self.peer.unasked(self, incoming, data)
+            return self.peer.awaits(self)
+        if incoming.id != self.id:  # an answer to nothing we asked here
+            return True
+        if not is_response(incoming):
+            self.refuse("sent a response that is not one of JSON-RPC 2.0")
+            return False
+        self.peer.link.pool.settled(self)
+        self.peer.received(self, incoming, data)
+        return False
+
+    def cut(self) -> None:
+        if not self.peer.resume(self):
+            self.peer.fail(
+                self,
+                self.peer.link.broken(
+                    "ended its event stream without an answer; the call may have taken effect"
+                ),
+            )
+
+    def refuse(self, text: str) -> None:
+        self.peer.link.pool.withdraw(self)
+        self.peer.fail(self, self.peer.link.broken(text))
+
+    def fell(self, fault: Fault) -> None:
+        if not (self.streaming and self.peer.resume(self)):
+            self.peer.fail(self, self.peer.link.error(fault))
+
+
+class Resumption:
+    """The attempts to go on with an event stream that broke before the answer."""
+
+    __slots__ = ("attempts", "event_id", "retry_ms")
+
+    def __init__(self) -> None:
+        self.event_id = ""
+        self.attempts = 0
+        """Since the last event."""
+        self.retry_ms: int | None = None
+
+
+class Told(Drain):
+    """A notification or a reply of ours: nobody waits for the response."""
+
+    __slots__ = ("_timer",)
+
+    def __init__(self, link: Link, message: bytes) -> None:
+        super().__init__()
+        self.request = message
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(TOLD_S, link.pool.withdraw, self)
+
+    def done(self) -> None:
+        self._timer.cancel()
+
+    def fell(self, fault: Fault) -> None:  # noqa: ARG002 - best effort
+        self._timer.cancel()

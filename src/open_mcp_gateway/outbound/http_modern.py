@@ -1,0 +1,328 @@
+"""The stateless era over HTTP: every request says anew who asks, in ``_meta`` and in headers.
+
+Spec: 2026-07-28 basic/transports#streamable-http and basic/versioning.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from open_mcp_gateway.errors import GatewayError
+from open_mcp_gateway.outbound.answer import Reply, error_code
+from open_mcp_gateway.outbound.handshake import (
+    DISCOVER,
+    HEADER_MISMATCH,
+    UNSUPPORTED_VERSION,
+    AskAgain,
+    judge_discovery,
+)
+from open_mcp_gateway.outbound.http import NO_ENDPOINT, HttpPeer, version_header
+from open_mcp_gateway.outbound.http_call import HttpCall
+from open_mcp_gateway.outbound.link import Link
+from open_mcp_gateway.outbound.peer import Handshake, Question
+from open_mcp_gateway.outbound.relation import (
+    CANCELLED,
+    LISTEN,
+    LOGGED,
+    PROGRESS,
+    SUBSCRIPTION_ID,
+    listen_ended,
+    progress_of,
+    with_listen_result,
+    with_progress_token,
+)
+from open_mcp_gateway.outbound.stamp import Stamp
+from open_mcp_gateway.outbound.tools import CALL, LIST, LIST_CHANGED, ToolSchemas, tool_of
+from open_mcp_gateway.protocol.headers import encode_value, mirrored_name
+from open_mcp_gateway.protocol.jsonrpc import (
+    Call,
+    Incoming,
+    Params,
+    decode_incoming,
+    encode,
+    encode_params,
+    notification,
+    request,
+)
+from open_mcp_gateway.protocol.mirrored import headers_for
+
+FIRST_LISTING_S: Final = 2.0
+"""How long the listing of a fresh server's tools may keep the first calls of tools waiting."""
+
+LISTING_S: Final = 30.0
+MAX_PAGES: Final = 1000
+
+RELIST_AFTER_S: Final = 0.2
+"""Every listener hears of a change; one look at the tools is enough for all of them."""
+
+_OWN_RESULTS: Final = frozenset({LISTEN, LIST})
+"""Methods whose results are not passed on as they came."""
+
+_log = logging.getLogger(__name__)
+_members = msgspec.json.Decoder(dict[str, Raw])
+
+
+class _Capabilities(Struct):
+    tools: Raw | UnsetType = UNSET
+
+
+class _Discovered(Struct):
+    capabilities: _Capabilities
+
+
+_discovered = msgspec.json.Decoder(_Discovered)
+
+
+class ModernPeer(HttpPeer):
+    """A stateless server."""
+
+    def __init__(self, link: Link, handshake: Handshake, on_misjudged: Callable[[], None]) -> None:
+        super().__init__(link, handshake)
+        self._on_misjudged = on_misjudged
+        self._stamp = Stamp(handshake.version)
+        self._version_header = version_header(handshake.version)
+        self.tools = ToolSchemas(link.entry.spec.id)
+        self._listing: _Listing | None = None
+        self._first_listing: asyncio.TimerHandle | None = None
+        """While it is set, calls of tools wait: what headers they need is not known yet."""
+        self._relisting: asyncio.TimerHandle | None = None
+
+    def learn_tools(self) -> None:
+        """Find out what headers the server's tools need, without keeping anybody waiting for it."""
+        if _has_tools(self._handshake):
+            self._first_listing = self._loop.call_later(FIRST_LISTING_S, self._stop_waiting)
+            self._list()
+
+    def tool_schema(self, name: str) -> bytes | None:
+        """See ``Peer``."""
+        return self.tools.schema(name)
+
+    def word(self, call: HttpCall) -> None:
+        asked = call.call
+        params = self._stamp.params(asked, call.id)
+        call.headers = modern_headers(self._version_header, asked.method, params)
+        if self.tools.annotated and asked.method == CALL:
+            fields = self.tools.fields(tool_of(params) or "")
+            call.headers += headers_for(fields, params.get("arguments"))
+        call.body = request(call.id, asked.method, encode_params(params))
+
+    def word_notification(self, method: str, params: Params | None) -> bytes:
+        body = notification(method, encode_params(self._stamp.own_params(params)))
+        return self.link.post(modern_headers(self._version_header, method, params), body)
+
+    def inquiry(self) -> Call:
+        return Call(DISCOVER, None)
+
+    def send(self, call: HttpCall) -> None:
+        if self._first_listing is not None and call.call.method == CALL:
+            self.hold(call)
+            return
+        call.request = self.link.post(call.headers, call.body)
+        self.link.pool.submit(call)
+
+    def overruled(self, call: HttpCall, reply: Reply, answer: Incoming | None) -> bool:
+        # A modern server reads the id before it refuses.
+        misjudged = reply.status in NO_ENDPOINT if answer is None else answer.id != call.id
+        if misjudged:
+            self._misjudged()
+        return misjudged
+
+    def received(self, call: HttpCall, answer: Incoming, message: bytes) -> None:
+        method = call.call.method
+        if answer.error is not UNSET:
+            if self._mended(call, answer, message):
+                return
+        elif method in _OWN_RESULTS:
+            if method == LISTEN:
+                message = with_listen_result(message, answer, call.call.id or b"null")
+            else:
+                message = self.tools.pass_on(message)
+        if self._calls.pop(call.id, None) is not None:
+            call.waiter.answered(message, call.id)
+
+    def ended(self) -> None:
+        for timer in (self._first_listing, self._relisting):
+            if timer is not None:
+                timer.cancel()
+        self._first_listing = self._relisting = None
+
+    # What came on a call's stream before its answer
+
+    def unasked(self, call: HttpCall, incoming: Incoming, message: bytes) -> None:
+        if incoming.id is not UNSET:
+            _log.warning("request of a stateless server dropped", extra=self._facts(incoming))
+            return
+        if incoming.method == LIST_CHANGED:
+            self._tools_changed()
+        if incoming.method == PROGRESS:
+            self._progressed(call, incoming, message)
+        elif call.call.method == LISTEN:
+            self._heard(call, incoming, message)
+        elif incoming.method != LOGGED or call.call.log_level is not None:
+            call.waiter.related(message, incoming)
+
+    def _progressed(self, call: HttpCall, incoming: Incoming, message: bytes) -> None:
+        token = call.call.progress_token
+        if token is not None and progress_of(incoming) == call.id:
+            own = with_progress_token(message, token)
+            call.waiter.related(own, decode_incoming(own))
+
+    def _heard(self, call: HttpCall, incoming: Incoming, message: bytes) -> None:
+        """On the stream of a subscription, whose id there is the caller's own."""
+        raw_id = call.call.id or b"null"
+        if incoming.method == CANCELLED:  # one way for a server to end it
+            self.link.pool.settled(call)
+            self.answered(call, listen_ended(call.id, raw_id))
+        else:
+            own = _subscribed(message, raw_id)
+            call.waiter.related(own, decode_incoming(own))
+
+    def _facts(self, incoming: Incoming) -> dict[str, object]:
+        return {"server": self.link.entry.spec.id, "method": str(incoming.method)[:100]}
+
+    # Refusals that are between the gateway and the server, and no business of the caller
+
+    def _mended(self, call: HttpCall, answer: Incoming, message: bytes) -> bool:
+        """See to an error response that is about how the gateway worded the call.
+
+        Nothing was done then, so the call may be sent again, worded anew.
+        """
+        code = error_code(answer)
+        if code not in (HEADER_MISMATCH, UNSUPPORTED_VERSION):
+            return False
+        if call.repaired:
+            text = "does not accept the request as the gateway words it: "
+            self.fail(call, self.link.broken(text + _quoted(answer)))
+            return True
+        call.repaired = True
+        if code == UNSUPPORTED_VERSION:
+            self._change_version(call, message)
+        elif call.call.method == CALL:
+            self._learn_headers(call)
+        else:
+            self.word(call)
+            self.again(call)
+        return True
+
+    def _change_version(self, call: HttpCall, message: bytes) -> None:
+        judged = judge_discovery(message)
+        if not isinstance(judged, AskAgain):
+            self._misjudged()
+            return
+        self._handshake = msgspec.structs.replace(self._handshake, version=judged.version)
+        self._stamp = Stamp(judged.version)
+        self._version_header = version_header(judged.version)
+        self.word(call)
+        self.again(call)
+
+    def _misjudged(self) -> None:
+        self._on_misjudged()
+        self.lose("no longer speaks as it did when it was reached; call again")
+
+    def _learn_headers(self, call: HttpCall) -> None:
+        try:
+            self.hold(call)
+        except GatewayError as error:
+            self.fail(call, error)
+        else:
+            self._list()
+
+    # The tools
+
+    def _tools_changed(self) -> None:
+        if self._relisting is None:
+            self._relisting = self._loop.call_later(RELIST_AFTER_S, self._list)
+
+    def _list(self) -> None:
+        """Go through all pages once more, unless that is under way."""
+        if self._relisting is not None:
+            self._relisting.cancel()
+            self._relisting = None
+        if self._listing is None:
+            self._listing = _Listing(self)
+            self._listing.ask(None)
+
+    def listed(self) -> None:
+        """The listing is over, whatever came of it."""
+        self._listing = None
+        self._stop_waiting()
+
+    def _stop_waiting(self) -> None:
+        if self._first_listing is not None:
+            self._first_listing.cancel()
+            self._first_listing = None
+        for call in self._held:
+            self.word(call)
+        self.release()
+
+
+class _Listing:
+    """``tools/list`` to its last page, one after the other."""
+
+    def __init__(self, peer: ModernPeer) -> None:
+        self._peer = peer
+        self._pages = 0
+
+    def ask(self, cursor: str | None) -> None:
+        params = None if cursor is None else {"cursor": Raw(encode(cursor))}
+        deadline_s = asyncio.get_running_loop().time() + LISTING_S
+        self._pages += 1
+        try:
+            self._peer.start(Call(LIST, None, params), self, deadline_s)
+        except GatewayError:
+            self._peer.listed()
+
+    def answered(self, message: bytes, upstream_id: int) -> None:  # noqa: ARG002 - as Waiter's
+        cursor = self._peer.tools.learn(message)
+        if cursor is None or self._pages >= MAX_PAGES:
+            self._peer.listed()
+        else:
+            self.ask(cursor)
+
+    def failed(self, error: GatewayError) -> None:  # noqa: ARG002 - as Waiter's
+        self._peer.listed()
+
+    def related(self, message: bytes, incoming: Incoming) -> None:
+        """Nothing was asked for that could come."""
+
+    def asked(self, question: Question) -> None:
+        """Stateless servers ask nothing."""
+
+
+def modern_headers(version_line: bytes, method: str, params: Params | None) -> bytes:
+    """The header lines of a modern request (2026-07-28 basic/transports#request-headers)."""
+    name = mirrored_name(method, params)
+    if name is None:
+        return b"%bMcp-Method: %b\r\n" % (version_line, encode_value(method))
+    return b"%bMcp-Method: %b\r\nMcp-Name: %b\r\n" % (version_line, encode_value(method), name)
+
+
+def _has_tools(handshake: Handshake) -> bool:
+    try:
+        return _discovered.decode(handshake.result).capabilities.tools is not UNSET
+    except msgspec.DecodeError:
+        return False
+
+
+def _subscribed(message: bytes, raw_id: bytes) -> bytes:
+    """A notification with the caller's subscription id, whether the server named one or not."""
+    members = _members.decode(message)
+    try:
+        params = _members.decode(members.get("params", Raw(b"{}")))
+        meta = _members.decode(params.get("_meta", Raw(b"{}")))
+    except msgspec.DecodeError:
+        return message
+    meta[SUBSCRIPTION_ID] = Raw(raw_id)
+    params["_meta"] = Raw(encode(meta))
+    members["params"] = Raw(encode(params))
+    return encode(members)
+
+
+def _quoted(answer: Incoming) -> str:
+    return bytes(answer.error if answer.error is not UNSET else b"")[:300].decode(errors="replace")

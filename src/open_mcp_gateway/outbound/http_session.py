@@ -1,0 +1,343 @@
+"""Streamable HTTP with sessions: opened with ``initialize``, renewed when the server forgets it.
+
+Spec: 2025-11-25 basic/transports#session-management and basic/lifecycle; the same back to
+2025-03-26.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+
+import anyio
+from msgspec import UNSET, Struct
+
+from open_mcp_gateway.errors import Busy, UpstreamError
+from open_mcp_gateway.outbound.answer import Reply, error_code
+from open_mcp_gateway.outbound.handshake import (
+    INITIALIZE,
+    INITIALIZED,
+    NoWay,
+    initialize_params,
+    read_initialize,
+)
+from open_mcp_gateway.outbound.http import NO_ENDPOINT, HttpPeer, version_header
+from open_mcp_gateway.outbound.http_call import HttpCall, Resumption
+from open_mcp_gateway.outbound.http_stream import StandingStream, pause_s, stream_request
+from open_mcp_gateway.outbound.link import Link
+from open_mcp_gateway.outbound.peer import Audience, Handshake, Manner
+from open_mcp_gateway.outbound.relation import CANCELLED, PROGRESS
+from open_mcp_gateway.outbound.stamp import with_progress
+from open_mcp_gateway.outbound.unasked import Unasked
+from open_mcp_gateway.protocol.eras import LATEST_LEGACY
+from open_mcp_gateway.protocol.faults import METHOD_NOT_FOUND
+from open_mcp_gateway.protocol.jsonrpc import (
+    Call,
+    Incoming,
+    Params,
+    encode,
+    encode_params,
+    notification,
+    request,
+)
+
+RENEW_S = 30.0
+"""Bound on opening a session anew."""
+
+LISTEN_PATIENCE_S = 1.0
+"""How long a server may keep the first call waiting for its answer to the GET of its stream."""
+
+MAX_RESUMPTIONS = 8
+"""Attempts to go on with a call's event stream after its last event."""
+
+MAX_EARLY_MESSAGES = 100
+"""Kept for an audience that is still to come; for more there is none."""
+
+_STATEFUL = frozenset({"logging/setLevel", "resources/subscribe"})
+"""What a session on which no caller depends still remembers of its calls."""
+
+_INITIALIZE_ID = 0
+_SESSION_ID = re.compile(rb"[\x21-\x7e]{1,1024}")
+_HEADER_SINCE = "2025-06-18"
+"""The first revision with ``MCP-Protocol-Version``."""
+
+
+class Session(Struct, frozen=True):
+    """One session as opened; of a server without session ids, the agreement alone."""
+
+    handshake: Handshake
+    headers: bytes
+    """Lines for everything after ``initialize``."""
+
+    has_id: bool
+
+
+class Refused(Struct, frozen=True):
+    """``initialize`` got no result; ``reply`` says whether another flavour is worth asking for."""
+
+    reply: Reply
+    reason: str
+    """Reads on after ``Server 'x'``."""
+
+
+async def open_session(link: Link, manner: Manner) -> Session | Refused:
+    """``initialize`` and ``notifications/initialized``, as ``manner`` says.
+
+    Raises:
+        UpstreamUnavailable: nothing reached the server.
+        UpstreamBroken: no complete response came.
+    """
+    version = manner.version or LATEST_LEGACY
+    params = encode_params(initialize_params(manner.capabilities, version))
+    reply = await link.ask(b"", request(_INITIALIZE_ID, INITIALIZE, params), _INITIALIZE_ID)
+    if reply.message is None:
+        return Refused(reply, link.refusal(reply))
+    agreed = read_initialize(reply.body)
+    if isinstance(agreed, NoWay):
+        return Refused(reply, agreed.reason)
+    if reply.session_id and not _SESSION_ID.fullmatch(reply.session_id):
+        return Refused(reply, "sent a session id that no header can carry")
+    session = _session(agreed, reply.session_id)
+    told = await link.ask(session.headers, notification(INITIALIZED, None), None)
+    if told.status >= 300:
+        return Refused(told, f"refused {INITIALIZED} (HTTP {told.status})")
+    return session
+
+
+def _session(handshake: Handshake, session_id: bytes) -> Session:
+    lines = b"Mcp-Session-Id: %b\r\n" % session_id if session_id else b""
+    if handshake.version >= _HEADER_SINCE:
+        lines += version_header(handshake.version)
+    return Session(handshake, lines, bool(session_id))
+
+
+class SessionPeer(HttpPeer):
+    """Calls within a session; calls that only read survive the loss of it."""
+
+    def __init__(
+        self, link: Link, session: Session, manner: Manner, on_misjudged: Callable[[], None]
+    ) -> None:
+        super().__init__(link, session.handshake)
+        self._session = session
+        self._manner = manner
+        self._on_misjudged = on_misjudged
+        self._renewal: asyncio.Task[None] | None = None
+        self._stateful = False
+        """Something was done in the session that a new one would not know of."""
+        self._resuming: dict[HttpCall, asyncio.TimerHandle] = {}
+        self._unasked = Unasked(
+            link.entry.spec.id, self._calls, send=self._respond, forget=self._forget_id
+        )
+        self._early: list[tuple[Incoming, bytes]] = []
+        """What came before the audience that is sure to come."""
+        self._stream = self._new_stream()
+
+    async def listen(self) -> None:
+        """Open the stream for what belongs to no call: before the first call, for there are servers
+        that ask on it what they need for the call, whether anybody listens or not."""
+        if self.link.settings.max_connections_per_origin > 1:  # calls need one too
+            self._stream.open()
+            await self._stream.opened(LISTEN_PATIENCE_S)
+
+    def attend(self, audience: Audience) -> None:
+        """See ``Peer``."""
+        super().attend(audience)
+        self._unasked.audience = audience
+        if self._early:  # not from inside: the audience may be only half set up
+            self._loop.call_soon(self._deliver_early)
+
+    def word(self, call: HttpCall) -> None:
+        asked = call.call
+        params = asked.params
+        if asked.progress_token is not None:
+            params = with_progress(params, call.id)
+        call.body = request(call.id, asked.method, encode_params(params))
+
+    def word_notification(self, method: str, params: Params | None) -> bytes:
+        body = notification(method, encode_params(params))
+        return self.link.post(self._session.headers, body)
+
+    def inquiry(self) -> Call:
+        return Call("ping", None)
+
+    def send(self, call: HttpCall) -> None:
+        if self._renewal is not None:
+            self.hold(call)
+            return
+        if not call.replayable and not self._stateful:
+            self._stateful = bool(self._manner.owner) or call.call.method in _STATEFUL
+        call.session = self._session
+        call.headers = self._session.headers
+        call.resumption = None
+        super().send(call)
+
+    def withdraw(self, call: HttpCall, reason: str) -> None:
+        timer = self._resuming.pop(call, None)
+        if timer is not None:
+            timer.cancel()
+        if self._renewal is None and (timer is not None or call.connection is not None):
+            # Closing the stream is no cancellation in this era (basic/utilities/cancellation).
+            params = encode({"requestId": call.id, "reason": reason})
+            self._respond(notification(CANCELLED, params))
+        super().withdraw(call, reason)
+
+    def overruled(self, call: HttpCall, reply: Reply, answer: Incoming | None) -> bool:
+        unknown_method = (
+            answer is not None and answer.id == call.id and error_code(answer) == METHOD_NOT_FOUND
+        )
+        if reply.status == 404 and self._session.has_id and not unknown_method:
+            self._session_lost(call)
+            return True
+        if answer is None and reply.status in NO_ENDPOINT:
+            self._on_misjudged()
+            self.lose("no longer speaks as it did when it was reached; call again")
+            return True
+        return False
+
+    def ended(self) -> None:
+        self._stream.close()
+        self._unasked.questions.void()
+        self._early.clear()
+        for timer in self._resuming.values():
+            timer.cancel()
+        self._resuming.clear()
+
+    async def goodbye(self, *, lost: bool) -> None:
+        if self._renewal is not None:
+            self._renewal.cancel()
+            await asyncio.wait([self._renewal])
+        elif self._session.has_id and not lost:
+            request_ = self.link.head(b"DELETE") + self._session.headers + b"\r\n"
+            try:
+                await self.link.exchange(request_)
+            except UpstreamError:
+                return  # it ends by itself, or has already
+
+    # What the server sends of itself
+
+    def unasked(self, call: HttpCall, incoming: Incoming, message: bytes) -> None:
+        """On a call's stream: about that call, but for what names what it is about."""
+        if incoming.id is UNSET:
+            if incoming.method in (PROGRESS, CANCELLED):
+                self._unasked.notified(incoming, message)
+            else:
+                call.waiter.related(message, incoming)
+        elif incoming.method == "ping":
+            self._unasked.asked(incoming)
+        else:
+            question = self._unasked.questions.admit(incoming)
+            if question is not None:
+                call.waiter.asked(question)
+
+    def _take(self, incoming: Incoming, message: bytes) -> None:
+        """On the stream that belongs to no call."""
+        awaited = bool(self._manner.owner) and self._audience is None
+        early = awaited and incoming.method not in (PROGRESS, "ping")
+        if early and len(self._early) < MAX_EARLY_MESSAGES:
+            self._early.append((incoming, message))
+        elif incoming.id is UNSET:
+            self._unasked.notified(incoming, message)
+        else:
+            self._unasked.asked(incoming)
+
+    def _deliver_early(self) -> None:
+        early, self._early = self._early, []
+        for incoming, message in early:
+            self._take(incoming, message)
+
+    def _respond(self, message: bytes) -> None:
+        self.tell(self.link.post(self._session.headers, message))
+
+    def _forget_id(self, call_id: int) -> None:
+        self._calls.pop(call_id, None)
+
+    # An event stream that broke before its answer (basic/transports#resumability-and-redelivery)
+
+    def resume(self, call: HttpCall) -> bool:
+        if call.last_event_id is None or call.session is not self._session:
+            return False
+        state = call.resumption
+        if state is None:
+            state = call.resumption = Resumption()
+        if call.last_event_id != state.event_id:
+            state.event_id = call.last_event_id
+            state.attempts = 0
+        if state.attempts >= MAX_RESUMPTIONS or not self.awaits(call):
+            return False
+        if call.retry_ms is not None:
+            state.retry_ms = call.retry_ms
+        delay_s = pause_s(state.retry_ms, state.attempts)
+        state.attempts += 1
+        self._resuming[call] = self._loop.call_later(delay_s, self._resume_now, call)
+        return True
+
+    def _resume_now(self, call: HttpCall) -> None:
+        del self._resuming[call]
+        if call.session is not self._session:
+            self._cannot_resume(call, "its session is over")
+            return
+        call.request = stream_request(self.link, self._session.headers, call.last_event_id)
+        try:
+            self.link.pool.submit(call)
+        except Busy:
+            call.cut()
+
+    def replied(self, call: HttpCall, reply: Reply) -> None:
+        if call.resumption is None:
+            super().replied(call, reply)
+        elif reply.status < 500 or not self.resume(call):
+            self._cannot_resume(call, f"HTTP {reply.status}")
+
+    def _cannot_resume(self, call: HttpCall, why: str) -> None:
+        text = "broke off its event stream and does not go on with it"
+        self.fail(call, self.link.broken(f"{text} ({why}); the call may have taken effect"))
+
+    # A session lost: HTTP 404 (basic/transports#session-management)
+
+    def _new_stream(self) -> StandingStream:
+        return StandingStream(
+            self.link, self._session.headers, take=self._take, forgotten=self._stream_forgotten
+        )
+
+    def _stream_forgotten(self) -> None:
+        """The next call would be told the same; where that matters, do not wait for it."""
+        if self._stateful:
+            self.lose("lost its session; call again")
+
+    def _session_lost(self, call: HttpCall) -> None:
+        why = "lost its session; the call may have taken effect, call again"
+        if call.session is self._session and self._renewal is None:
+            if self._stateful:
+                self.lose(why)
+                return
+            self._unasked.questions.void()
+            self._stream.close()
+            self._renewal = self._loop.create_task(self._renew())
+        if call.replayable and not call.retried:
+            call.retried = True
+            self.again(call)
+        else:
+            self.fail(call, self.link.broken(why))
+
+    async def _renew(self) -> None:
+        why = ""
+        try:
+            with anyio.fail_after(RENEW_S):
+                opened = await open_session(self.link, self._manner)
+                if isinstance(opened, Refused):
+                    why = opened.reason
+                else:
+                    self._session = opened
+                    self._handshake = opened.handshake
+                    self._stream = self._new_stream()
+                    await self.listen()
+        except UpstreamError as error:
+            why = error.public
+        except TimeoutError:
+            why = f"did not open a session within {RENEW_S:g} s"
+        self._renewal = None
+        if why:
+            self.lose(f"lost its session and gave no new one: {why}")
+        else:
+            self.release()

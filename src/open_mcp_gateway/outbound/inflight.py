@@ -1,0 +1,42 @@
+"""A call that has no outcome yet."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from open_mcp_gateway.outbound.peer import Waiter
+from open_mcp_gateway.protocol.jsonrpc import Call
+
+
+class Books(Protocol):
+    """Where calls in flight are kept."""
+
+    def watch(self, deadline_s: float) -> None:
+        """The deadline of one of them has moved to this moment."""
+
+    def withdraw(self, upstream_id: int, reason: str) -> None:
+        """Forget the call and tell the server."""
+
+
+class InFlight:
+    """One entry; the caller's Ticket."""
+
+    __slots__ = ("books", "call", "deadline_s", "id", "waiter")
+
+    def __init__(
+        self, books: Books, upstream_id: int, call: Call, waiter: Waiter, deadline_s: float
+    ) -> None:
+        self.books = books
+        self.id = upstream_id
+        self.call = call
+        self.waiter = waiter
+        self.deadline_s = deadline_s
+
+    def extend(self, deadline_s: float) -> None:
+        """See ``Ticket``."""
+        self.deadline_s = deadline_s
+        self.books.watch(deadline_s)
+
+    def cancel(self, reason: str) -> None:
+        """See ``Ticket``."""
+        self.books.withdraw(self.id, reason)

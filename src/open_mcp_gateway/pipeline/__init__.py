@@ -1,0 +1,1 @@
+"""The walk of one MCP request after the door: resolve, authorize, lease, forward, answer."""

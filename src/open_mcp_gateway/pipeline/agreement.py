@@ -1,0 +1,72 @@
+"""What ``initialize`` of one client says, and what it means for the connection to the server.
+
+Spec: 2025-11-25 basic/lifecycle.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from msgspec import Raw
+
+from open_mcp_gateway.catalog.model import Isolation, ServerSpec
+from open_mcp_gateway.errors import InvalidParams
+from open_mcp_gateway.outbound.peer import ANY_MANNER, Manner
+from open_mcp_gateway.protocol.eras import LATEST_LEGACY, LEGACY_VERSIONS, Era
+from open_mcp_gateway.protocol.jsonrpc import Params
+
+INTERACTIVE: Final = frozenset({"roots", "sampling", "elicitation", "tasks"})
+"""Client capabilities by which a server can ask something of this one client."""
+
+_text = msgspec.json.Decoder(str)
+_members = msgspec.json.Decoder(dict[str, Raw])
+_sorted = msgspec.json.Encoder(order="sorted")
+
+
+def manner_for(spec: ServerSpec, params: Params, session_id: str) -> Manner:
+    """How to open the server for a client: told what the client said, and no more.
+
+    Raises:
+        InvalidParams: the client's capabilities are not an object.
+    """
+    capabilities = _capabilities(params)
+    if not spec.interactive:
+        return ANY_MANNER
+    alone = spec.isolation is Isolation.SESSION or not INTERACTIVE.isdisjoint(capabilities)
+    return Manner(
+        era=Era.LEGACY,
+        version=_version(params),
+        capabilities=_sorted.encode(capabilities),
+        owner=session_id if alone else "",
+    )
+
+
+def other_era(params: Params, spoken: tuple[str, ...]) -> InvalidParams:
+    """The answer to ``initialize`` for a server that knows no sessions.
+
+    Spec: 2025-11-25 basic/lifecycle#error-handling.
+    """
+    error = InvalidParams("Unsupported protocol version")
+    error.data = {"supported": list(spoken), "requested": string_in(params, "protocolVersion")}
+    return error
+
+
+def string_in(params: Params, name: str) -> str:
+    """The string member ``name``; empty when it is missing or something else."""
+    try:
+        return _text.decode(params.get(name, Raw(b'""')))
+    except msgspec.DecodeError:
+        return ""
+
+
+def _capabilities(params: Params) -> Params:
+    try:
+        return _members.decode(params.get("capabilities", Raw(b"{}")))
+    except msgspec.DecodeError as error:
+        raise InvalidParams("'params.capabilities' must be an object") from error
+
+
+def _version(params: Params) -> str:
+    wanted = string_in(params, "protocolVersion")
+    return wanted if wanted in LEGACY_VERSIONS else LATEST_LEGACY

@@ -1,0 +1,121 @@
+"""One call between its caller and its server."""
+
+from __future__ import annotations
+
+import math
+
+from open_mcp_gateway.access.permit import Permit
+from open_mcp_gateway.errors import GatewayError, UpstreamUnavailable
+from open_mcp_gateway.outbound.peer import Manner, Question, Ticket
+from open_mcp_gateway.pipeline.errand import Errand, Means
+from open_mcp_gateway.pipeline.sink import Sink
+from open_mcp_gateway.protocol.jsonrpc import Call, Incoming, restore_id
+from open_mcp_gateway.supervisor.lease import Lease
+
+
+class Exchange(Errand):
+    """Sends a request and passes on all that comes of it; the peer's Waiter.
+
+    ``lease.began`` and ``lease.ended`` stay in balance whatever happens, or the server could never
+    idle.
+    """
+
+    __slots__ = ("_latest_s", "call", "handles", "lease", "sink", "ticket")
+
+    def __init__(
+        self,
+        means: Means,
+        permit: Permit,
+        call: Call,
+        sink: Sink,
+        *,
+        manner: Manner,
+        request_id: str,
+        endless: bool = False,
+    ) -> None:
+        super().__init__(means, permit, manner, request_id)
+        self.call = call
+        self.sink = sink
+        self.handles = means.handles
+        self.lease: Lease | None = None
+        self.ticket: Ticket | None = None
+        self._latest_s = math.inf if endless else self.began_s + means.max_request_s
+
+    def run(self, lease: Lease) -> bool:
+        endless = self._latest_s == math.inf
+        try:
+            ticket = lease.peer.call(
+                self.permit,
+                self.call,
+                self,
+                deadline_s=math.inf if endless else self.deadline_s,
+            )
+        except UpstreamUnavailable:
+            return False
+        except GatewayError as error:
+            lease.began()
+            lease.ended(failed=True)
+            self._settle(error)
+            return True
+        # Only now: what began must end, and the outcome never comes from inside ``call``.
+        lease.began()
+        self.lease = lease
+        self.ticket = ticket
+        return True
+
+    def answered(self, message: bytes, upstream_id: int) -> None:
+        self._end(failed=False)
+        if not self.over and self.call.id is not None:
+            self.over = True
+            caller, server_id = self.permit.principal.key_id, self.permit.entry.spec.id
+            message = self.handles.passed_on(caller, server_id, self.call.method, message)
+            self.sink.answer(restore_id(message, upstream_id, self.call.id))
+
+    def failed(self, error: GatewayError) -> None:
+        self._end(failed=True)
+        self._settle(error)
+
+    def related(self, message: bytes, incoming: Incoming) -> None:  # noqa: ARG002 - as Waiter's
+        if not self.over:
+            self.sign_of_life()
+            self.sink.message(message)
+
+    def asked(self, question: Question) -> None:
+        self.sink.asked(question)
+
+    def idle_s(self) -> float:
+        """How long the server may be silent."""
+        return self.means.timeout_s(self.permit)
+
+    def sign_of_life(self) -> None:
+        """Something moves: the idle limit begins anew, the absolute one does not."""
+        if self.ticket is not None and self._latest_s != math.inf:
+            wanted_s = self.means.clock.monotonic() + self.idle_s()
+            self.ticket.extend(min(wanted_s, max(self._latest_s, self.deadline_s)))
+
+    def allow_until(self, moment_s: float) -> None:
+        """Put the absolute limit off to ``moment_s``, if that is later."""
+        self._latest_s = max(self._latest_s, moment_s)
+
+    def fail(self, error: GatewayError) -> None:
+        error.request_id = self.call.id
+        self.sink.fail(error)
+
+    def _end(self, *, failed: bool) -> None:
+        lease, self.lease = self.lease, None
+        self.ticket = None  # it refers back here
+        if lease is not None:
+            lease.ended(failed=failed)
+
+    def abandon(self) -> None:
+        """Nobody can receive the answer any more: the server may stop working on it."""
+        self.cancel("client disconnected")
+
+    def cancel(self, reason: str) -> None:
+        """Stop, and tell the server by its era's rule. Nothing more comes out of here."""
+        if self.over:
+            return
+        super().abandon()
+        if self.ticket is not None:
+            self.ticket.cancel(reason)
+        self._end(failed=True)  # not a sign of life: the server never answered

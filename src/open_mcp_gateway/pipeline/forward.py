@@ -1,0 +1,132 @@
+"""The envelope's messages: one answer each, no session, nothing before the answer."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from open_mcp_gateway.access.authorize import Permits
+from open_mcp_gateway.access.permit import Permit
+from open_mcp_gateway.auth.principal import Permission, Principal
+from open_mcp_gateway.catalog.model import Snapshot
+from open_mcp_gateway.errors import GatewayError
+from open_mcp_gateway.outbound.peer import ANY_MANNER
+from open_mcp_gateway.pipeline.errand import Errand, Means
+from open_mcp_gateway.pipeline.exchange import Exchange
+from open_mcp_gateway.pipeline.opening import initialize_result
+from open_mcp_gateway.pipeline.reply import ACCEPTED, Reply, Responder, rpc_failure
+from open_mcp_gateway.pipeline.sink import ReplySink
+from open_mcp_gateway.protocol.eras import Era
+from open_mcp_gateway.protocol.jsonrpc import Call, response
+from open_mcp_gateway.protocol.meta import without_connection_owned
+from open_mcp_gateway.supervisor.lease import Lease
+
+_OWNED_BY_GATEWAY: Final = frozenset(
+    {
+        "notifications/initialized",
+        "notifications/cancelled",
+        "notifications/progress",
+        "notifications/roots/list_changed",
+    }
+)
+"""Notifications about a connection or session that here is the gateway's own. ``cancelled`` names
+an id the caller chose, which on a shared connection could be somebody else's request."""
+
+
+class Forwarder:
+    """Sends envelope calls to servers; ``snapshot`` is replaced by a reload."""
+
+    def __init__(self, means: Means, snapshot: Snapshot) -> None:
+        self.means = means
+        self.snapshot = snapshot
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The catalog in force."""
+        return self._snapshot
+
+    @snapshot.setter
+    def snapshot(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self.permits = Permits(snapshot, Permission.MCP_CALL)
+
+    def forward(
+        self,
+        principal: Principal,
+        server_id: str,
+        call: Call,
+        *,
+        request_id: str,
+        responder: Responder,
+    ) -> Errand | None:
+        """Send ``call`` on its way; ``responder`` hears of the outcome, maybe before this returns.
+
+        Returns what to abandon if the caller leaves while the outcome is open.
+        """
+        try:
+            permit = self.permits.get(principal, server_id)
+            if call.params is not None and "_meta" in call.params:
+                call = Call(call.method, call.id, without_connection_owned(call.params))
+            self.means.handles.check(principal.key_id, permit.entry.spec.id, call)
+        except GatewayError as error:
+            error.request_id = call.id
+            responder.respond(rpc_failure(error, request_id))
+            return None
+        if call.method in _OWNED_BY_GATEWAY:
+            responder.respond(ACCEPTED)
+            return None
+        errand = self._errand(permit, call, request_id, responder)
+        errand.start()
+        return None if errand.over else errand
+
+    def _errand(self, permit: Permit, call: Call, request_id: str, responder: Responder) -> Errand:
+        if call.id is None or call.method == "initialize":
+            return _Brief(self.means, permit, call, request_id, responder)
+        kind = _Ping if call.method == "ping" else Exchange
+        sink = ReplySink(responder, request_id)
+        return kind(self.means, permit, call, sink, manner=ANY_MANNER, request_id=request_id)
+
+
+class _Ping(Exchange):
+    """Stateless servers do not know ``ping`` any more; callers of the session era do."""
+
+    __slots__ = ()
+
+    def run(self, lease: Lease) -> bool:
+        if lease.peer.handshake.era is not Era.MODERN or self.call.id is None:
+            return super().run(lease)
+        if not self.over:
+            self.over = True
+            self.sink.answer(response(self.call.id, b"{}"))
+        return True
+
+
+class _Brief(Errand):
+    """What needs a running server but no answer of it: ``initialize``, and notifications."""
+
+    __slots__ = ("_call", "_responder")
+
+    def __init__(
+        self, means: Means, permit: Permit, call: Call, request_id: str, responder: Responder
+    ) -> None:
+        super().__init__(means, permit, ANY_MANNER, request_id)
+        self._call = call
+        self._responder = responder
+
+    def run(self, lease: Lease) -> bool:
+        call = self._call
+        if call.id is None:
+            lease.peer.notify(self.permit, call)
+            reply = ACCEPTED
+        else:
+            result = initialize_result(lease.peer.handshake, call.params)
+            reply = Reply(200, response(call.id, result))
+        lease.began()
+        lease.ended(failed=False)
+        if not self.over:
+            self.over = True
+            self._responder.respond(reply)
+        return True
+
+    def fail(self, error: GatewayError) -> None:
+        error.request_id = self._call.id
+        self._responder.respond(rpc_failure(error, self.request_id))

@@ -1,0 +1,63 @@
+"""The answer to one HTTP request, before any transport writes it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from msgspec import Struct
+
+from open_mcp_gateway.errors import GatewayError
+from open_mcp_gateway.protocol.faults import FAULTS, rpc_body
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+class Reply(Struct, frozen=True):
+    """Status, body and extra headers; the transport adds length, date and connection handling."""
+
+    status: int
+    body: bytes = b""
+    """JSON; empty sends no ``Content-Type``."""
+
+    headers: Headers = ()
+    """Lower-case names."""
+
+
+class Outlet(Protocol):
+    """An open event stream to one client. The transport keeps it alive with comments."""
+
+    def send(self, chunk: bytes) -> bool:
+        """Write whole events; False when the client is gone or was cut off as too slow."""
+
+    def close(self) -> None:
+        """End the stream in the orderly way. Safe to call twice."""
+
+
+class Responder(Protocol):
+    """Whoever is owed the reply to one request: exactly one of the two is called, once."""
+
+    def respond(self, reply: Reply) -> None: ...
+
+    def open_stream(self, headers: Headers = ()) -> Outlet:
+        """Answer 200 with an event stream instead of one body."""
+
+
+EVENT_STREAM: Headers = (
+    (b"content-type", b"text/event-stream"),
+    (b"x-accel-buffering", b"no"),
+)
+"""Headers of every event stream; the second keeps nginx from holding events back."""
+
+ACCEPTED = Reply(202)
+
+
+def rpc_failure(error: GatewayError, request_id: str) -> Reply:
+    """The reply to an MCP request that the gateway itself failed."""
+    return Reply(FAULTS[type(error)].status, rpc_body(error, request_id), retry_after(error))
+
+
+def retry_after(error: GatewayError) -> Headers:
+    """The ``Retry-After`` header for ``error`` (RFC 9110 section 10.2.3), or nothing."""
+    if error.retry_after_s is None:
+        return ()
+    return ((b"retry-after", b"%d" % max(1, error.retry_after_s)),)

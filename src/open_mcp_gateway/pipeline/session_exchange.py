@@ -1,0 +1,184 @@
+"""The requests of a session: calls, and the ``initialize`` that opens it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from msgspec import UNSET
+
+from open_mcp_gateway.access.permit import Permit
+from open_mcp_gateway.errors import GatewayError
+from open_mcp_gateway.outbound.peer import Manner, Question
+from open_mcp_gateway.pipeline.agreement import other_era
+from open_mcp_gateway.pipeline.errand import Errand, Means
+from open_mcp_gateway.pipeline.exchange import Exchange
+from open_mcp_gateway.pipeline.hub import Hub, Listener
+from open_mcp_gateway.pipeline.questions import ANSWER_S
+from open_mcp_gateway.pipeline.sink import Sink, Waiting
+from open_mcp_gateway.protocol.eras import Era
+from open_mcp_gateway.protocol.faults import INTERNAL_ERROR
+from open_mcp_gateway.protocol.jsonrpc import Call, decode_incoming, response
+from open_mcp_gateway.supervisor.lease import Lease
+
+
+class Owner(Listener, Protocol):
+    """The session, as its requests see it."""
+
+    means: Means
+    permit: Permit
+    manner: Manner
+
+    @property
+    def asking(self) -> bool:
+        """Whether its client is to answer something."""
+
+    def began(self, lease: Lease) -> Hub:
+        """A call goes out on this connection, whose hub counts it."""
+
+    def ended(self, exchange: SessionExchange) -> None:
+        """The call is over."""
+
+    def settled(self) -> None:
+        """And its client has heard all there is to hear of it."""
+
+    def opened(self, lease: Lease) -> None:
+        """``initialize`` is about to have its answer."""
+
+    def not_opened(self) -> None:
+        """It will have none that opens the session."""
+
+
+class SessionExchange(Exchange):
+    """A call of a session. ``then`` hears whether the server did what it was asked to do."""
+
+    __slots__ = ("_owner", "_then", "hub")
+
+    def __init__(
+        self,
+        owner: Owner,
+        call: Call,
+        sink: Sink,
+        request_id: str,
+        *,
+        then: Callable[[bool], None] | None = None,
+    ) -> None:
+        super().__init__(
+            owner.means, owner.permit, call, sink, manner=owner.manner, request_id=request_id
+        )
+        self._owner = owner
+        self._then = then
+        self.hub: Hub | None = None
+        """What counts it while it is in flight."""
+
+    def run(self, lease: Lease) -> bool:
+        self.hub = self._owner.began(lease)
+        if super().run(lease):
+            return True
+        self._leave_hub()
+        return False
+
+    def answered(self, message: bytes, upstream_id: int) -> None:
+        if self._then is not None:
+            self._tell(done=decode_incoming(message).error is UNSET)
+        self._leave()
+        super().answered(message, upstream_id)
+        self._owner.settled()
+
+    def fail(self, error: GatewayError) -> None:
+        self._tell(done=False)
+        self._leave()
+        super().fail(error)
+        self._owner.settled()
+
+    def cancel(self, reason: str) -> None:
+        """The client wants no answer any more: it gets none."""
+        if not self.over:
+            self._stop(reason)
+            if isinstance(self.sink, Waiting):
+                self.sink.dropped()
+            self._owner.settled()
+
+    def hold_open(self) -> None:
+        """It takes long: keep the connection of whoever waits for it alive."""
+        if isinstance(self.sink, Waiting):
+            self.sink.hold_open()
+
+    def end(self, error: GatewayError) -> None:
+        """Stop, and say so to both sides."""
+        if not self.over:
+            self._stop(error.public)
+            self.fail(error)
+
+    def _stop(self, reason: str) -> None:
+        self._tell(done=False)
+        self._leave()
+        super().cancel(reason)
+
+    def asked(self, question: Question) -> None:
+        if self.over:
+            question.refuse(INTERNAL_ERROR, "the call is over")
+        else:
+            super().asked(question)
+
+    def idle_s(self) -> float:
+        """Longer while a person is to answer something."""
+        return ANSWER_S if self._owner.asking else super().idle_s()
+
+    def wait_for_person(self) -> None:
+        """A person's time is not the server's: it counts against neither of its limits."""
+        self.allow_until(self.means.clock.monotonic() + ANSWER_S)
+        self.sign_of_life()
+
+    def _tell(self, *, done: bool) -> None:
+        then, self._then = self._then, None
+        if then is not None:
+            then(done)
+
+    def _leave(self) -> None:
+        self._owner.ended(self)
+        self._leave_hub()
+
+    def _leave_hub(self) -> None:
+        hub, self.hub = self.hub, None
+        if hub is not None:
+            hub.ended(self._owner)
+
+
+class Opening(Errand):
+    """``initialize``: the server's own handshake, in the client's manner, is the answer."""
+
+    __slots__ = ("_call", "_owner", "_sink")
+
+    def __init__(self, owner: Owner, call: Call, sink: Sink, request_id: str) -> None:
+        super().__init__(owner.means, owner.permit, owner.manner, request_id)
+        # What starts here may be this client's alone, so that nobody gains if it starts in vain.
+        self.deadline_s += owner.means.start_timeout_s
+        self._owner = owner
+        self._call = call
+        self._sink = sink
+
+    def run(self, lease: Lease) -> bool:
+        handshake = lease.peer.handshake
+        if handshake.era is not Era.LEGACY:
+            self._settle(other_era(self._call.params or {}, (handshake.version,)))
+            return True
+        self.over = True
+        lease.began()
+        self._owner.opened(lease)
+        lease.ended(failed=False)
+        self._sink.answer(response(self._call.id or b"null", handshake.result))
+        return True
+
+    def fail(self, error: GatewayError) -> None:
+        self._owner.not_opened()
+        spoken = getattr(error, "spoken", None)
+        if spoken is not None:
+            error = other_era(self._call.params or {}, spoken)
+        error.request_id = self._call.id
+        self._sink.fail(error)
+
+    def abandon(self) -> None:
+        if not self.over:
+            self._owner.not_opened()
+        super().abandon()

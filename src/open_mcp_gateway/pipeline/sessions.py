@@ -1,0 +1,187 @@
+"""The sessions of all clients, each bound to whoever opened it."""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+from open_mcp_gateway.access.permit import Permit
+from open_mcp_gateway.auth.principal import Principal
+from open_mcp_gateway.errors import Busy, NotFound
+from open_mcp_gateway.names import KeyId
+from open_mcp_gateway.pipeline.errand import Means
+from open_mcp_gateway.pipeline.reply import Outlet
+from open_mcp_gateway.pipeline.session import ClientSession
+from open_mcp_gateway.pipeline.sink import HOLD_OPEN_S
+from open_mcp_gateway.pipeline.streamlog import StreamLog
+
+IDLE_S: Final = 3600.0
+"""A session without a message, an open stream or a call in flight ends after this."""
+
+MAX_SESSIONS_PER_KEY: Final = 1000
+MAX_ENDED_STREAMS: Final = 32
+MAX_ENDED_BYTES: Final = 1024 * 1024
+"""Kept of one session for clients that missed the end of an answer; the oldest go first, but the
+last one stays whatever its size."""
+
+ENDED_S: Final = 60.0
+"""How long they are kept."""
+
+MAX_KEPT_BYTES: Final = 256 * 1024 * 1024
+"""Kept of all sessions together; beyond it ended streams go at once."""
+
+
+class HttpSession:
+    """A session over Streamable HTTP: the core, and the streams it can be picked up on."""
+
+    def __init__(self, core: ClientSession, principal: Principal) -> None:
+        self.core = core
+        self.principal = principal
+        self.standalone = StreamLog(0)
+        """What belongs to no request; read by GET."""
+
+        self._streams: dict[int, StreamLog] = {0: self.standalone}
+        self._made = 0
+
+    @property
+    def session_id(self) -> str:
+        return self.core.session_id
+
+    def new_stream(self) -> StreamLog:
+        """The stream of one POST."""
+        self._made += 1
+        log = self._streams[self._made] = StreamLog(self._made)
+        self._make_room()
+        return log
+
+    def _make_room(self) -> None:
+        ended = [stream for stream in self._streams.values() if stream.ended]
+        kept_bytes = sum(stream.size_bytes for stream in ended)
+        for earlier, stream in enumerate(ended[:-1]):
+            if kept_bytes <= MAX_ENDED_BYTES and len(ended) - earlier <= MAX_ENDED_STREAMS:
+                break
+            kept_bytes -= stream.size_bytes
+            del self._streams[stream.stream_id]
+
+    def stream(self, number: int) -> StreamLog | None:
+        """One that can be picked up again."""
+        return self._streams.get(number)
+
+    def drop_reader(self, stream: StreamLog, outlet: Outlet) -> None:
+        """Whoever read ``stream`` by ``outlet`` is gone; another may have taken over."""
+        stream.detach(outlet)
+        if stream is self.standalone and not stream.connected:
+            self.core.close_channel(stream.send)
+
+    @property
+    def connected(self) -> bool:
+        """Whether anybody reads any stream of it."""
+        return any(stream.connected for stream in self._streams.values())
+
+    @property
+    def kept_bytes(self) -> int:
+        """What is kept for clients that come back."""
+        return sum(stream.size_bytes for stream in self._streams.values())
+
+    def sweep(self, now_s: float) -> None:
+        """Called now and then: forget what nobody came back for."""
+        self.core.sweep(now_s - HOLD_OPEN_S)
+        for stream in tuple(self._streams.values()):
+            if stream.ended and stream is not self.standalone and stream.age(now_s) > ENDED_S:
+                del self._streams[stream.stream_id]
+        self._make_room()
+
+    def forget_ended(self) -> None:
+        """Forget it all at once."""
+        for stream in tuple(self._streams.values()):
+            if stream.ended and stream is not self.standalone:
+                del self._streams[stream.stream_id]
+
+    def close(self) -> None:
+        """End the session and every stream of it."""
+        self.core.close()
+        for stream in self._streams.values():
+            stream.end()
+
+
+class Sessions:
+    """Finds a session for whoever opened it; for everybody else there is none."""
+
+    def __init__(self, means: Means) -> None:
+        self._means = means
+        self._sessions: dict[str, HttpSession] = {}
+        self._counts: Counter[KeyId] = Counter()
+        """By key, those too that are still being opened."""
+
+    def open(self, principal: Principal, permit: Permit) -> HttpSession:
+        """A new session, not to be found before ``register``; ``end`` it if it comes to nothing.
+
+        Raises:
+            Busy: this key has too many.
+        """
+        if self._counts[principal.key_id] >= MAX_SESSIONS_PER_KEY:
+            raise Busy("too many sessions are open with this key; end some", retry_after_s=60)
+        self._counts[principal.key_id] += 1
+        return HttpSession(ClientSession(self._means, permit, secrets.token_urlsafe(24)), principal)
+
+    def register(self, session: HttpSession) -> None:
+        """From now on it can be found."""
+        if not session.core.closed:
+            self._sessions[session.session_id] = session
+
+    def find(self, principal: Principal, permit: Permit, session_id: str) -> HttpSession:
+        """
+        Raises:
+            NotFound: unknown, ended, of another server, or somebody else's; all the same.
+        """
+        session = self._sessions.get(session_id)
+        if (
+            session is None
+            or session.principal != principal
+            or session.core.permit.entry.spec.id != permit.entry.spec.id
+        ):
+            raise NotFound("Session not found")
+        session.core.permit = permit  # by the definition of the server that holds now
+        return session
+
+    def end(self, session: HttpSession) -> None:
+        """End it. Safe to call twice."""
+        if session.core.closed:
+            return
+        self._sessions.pop(session.session_id, None)
+        key_id = session.principal.key_id
+        self._counts[key_id] -= 1
+        if self._counts[key_id] <= 0:
+            del self._counts[key_id]
+        session.close()
+
+    def end_if(self, unwanted: Callable[[HttpSession], bool]) -> None:
+        """End every session that ``unwanted`` says so of."""
+        for session in tuple(self._sessions.values()):
+            if unwanted(session):
+                self.end(session)
+
+    def end_reading(self) -> None:
+        """End every stream for what belongs to no request; requests in flight keep theirs."""
+        for session in self._sessions.values():
+            session.core.channel = None
+            session.standalone.end()
+
+    def sweep(self) -> None:
+        """Called now and then: end the sessions nobody has used for long, and tidy the others."""
+        now_s = self._means.clock.monotonic()
+        self.end_if(
+            lambda session: (
+                session.core.last_used_s < now_s - IDLE_S
+                and not session.core.inflight
+                and not session.connected
+            )
+        )
+        kept_bytes = 0
+        for session in self._sessions.values():
+            session.sweep(now_s)
+            kept_bytes += session.kept_bytes
+            if kept_bytes > MAX_KEPT_BYTES:
+                session.forget_ended()

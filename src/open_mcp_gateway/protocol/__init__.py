@@ -1,0 +1,1 @@
+"""What MCP and JSON-RPC look like on the wire. Pure: no I/O, no clocks, no other room."""

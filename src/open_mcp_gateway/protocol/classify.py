@@ -1,0 +1,40 @@
+"""Which era a message from a client belongs to: by its body first, by its headers last.
+
+Spec: 2026-07-28 basic/versioning. A wrong guess the one way would refuse old clients, the other way
+would run a stateless request without its checks, so what claims to be modern is held to that.
+"""
+
+from __future__ import annotations
+
+from open_mcp_gateway.errors import InvalidRequest
+from open_mcp_gateway.protocol.eras import LEGACY_VERSIONS, Era
+from open_mcp_gateway.protocol.jsonrpc import Params
+from open_mcp_gateway.protocol.meta import PROTOCOL_VERSION, read_meta
+
+
+def claims_modern(params: Params | None) -> bool:
+    """Whether the request names its own protocol revision, as every stateless one does."""
+    if params is None:
+        return False
+    try:
+        return PROTOCOL_VERSION in read_meta(params)
+    except InvalidRequest:
+        return False  # the era that is found another way says what is wrong with it
+
+
+def era_of(method: str, params: Params | None, version_header: str | None) -> Era:
+    """The era of one message over HTTP; ``version_header`` is ``MCP-Protocol-Version``.
+
+    1. A claim in ``_meta`` makes it modern, whatever the header says; the ladder compares them.
+    2. ``initialize`` without one opens a session.
+    3. A header with a revision that is not of the session era makes it modern, without its claim:
+       the ladder refuses it.
+    4. Everything else belongs to a session, or to the revision that knew no header (2025-03-26).
+    """
+    if claims_modern(params):
+        return Era.MODERN
+    if method == "initialize":
+        return Era.LEGACY
+    if version_header is not None and version_header not in LEGACY_VERSIONS:
+        return Era.MODERN
+    return Era.LEGACY

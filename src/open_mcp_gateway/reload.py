@@ -1,0 +1,133 @@
+"""Reading configuration and catalog again while the gateway runs: all of it or nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from open_mcp_gateway.app import Gateway
+from open_mcp_gateway.catalog.diff import diff
+from open_mcp_gateway.catalog.load import LoadedCatalog, load_catalog
+from open_mcp_gateway.config.load import LoadedConfig, Overrides, find_catalog, load_config
+from open_mcp_gateway.config.model import Config
+from open_mcp_gateway.errors import InvalidConfig, Problem, ReloadFailed
+from open_mcp_gateway.inbound.management import ReloadReport
+
+log = logging.getLogger(__name__)
+
+_AT_START_ONLY = ("listen_addr", "tls", "hot_reload", "log_format")
+"""Settings that a running gateway keeps; changing one is noted, not an error."""
+
+
+class Sources:
+    """Where configuration and catalog come from; reading them is repeatable."""
+
+    def __init__(
+        self, config_path: Path | None, overrides: Overrides, environ: Mapping[str, str]
+    ) -> None:
+        self.config_path = config_path
+        self.overrides = overrides
+        self.environ = environ
+
+    def read(self) -> tuple[LoadedConfig, LoadedCatalog]:
+        """Both files, checked.
+
+        Raises:
+            InvalidConfig: with every mistake of both.
+        """
+        try:
+            loaded = load_config(self.config_path, self.overrides, self.environ)
+        except InvalidConfig as error:
+            raise InvalidConfig([*error.problems, *self._catalog_problems()]) from error
+        return loaded, load_catalog(loaded.config.catalog_path, self.environ)
+
+    def _catalog_problems(self) -> list[Problem]:
+        """What is wrong with the catalog that a faulty configuration still names."""
+        path = find_catalog(self.config_path, self.overrides, self.environ)
+        try:
+            if path is not None:
+                load_catalog(path, self.environ)
+        except InvalidConfig as error:
+            return error.problems
+        return []
+
+    def watched(self, config: Config) -> Iterable[Path]:
+        """The files whose change means a reload."""
+        yield config.catalog_path
+        if self.config_path is not None:
+            yield self.config_path
+        yield from config.key_files
+
+
+class Reloader:
+    """Brings a gateway up to date with its files, one reload at a time."""
+
+    def __init__(self, sources: Sources) -> None:
+        self.sources = sources
+        self.gateway: Gateway | None = None
+        """Set as soon as there is one."""
+
+        self._one_at_a_time = anyio.Lock()
+
+    async def reload(self) -> ReloadReport:
+        """Read the files again and put them in force.
+
+        Raises:
+            ReloadFailed: they have mistakes; everything stays as it was.
+        """
+        async with self._one_at_a_time:
+            if self.gateway is None:
+                raise ReloadFailed("the gateway is not up yet", retry_after_s=1)
+            try:
+                config, catalog = await anyio.to_thread.run_sync(self.sources.read)
+            except InvalidConfig as error:
+                log.error("reload refused", extra={"problems": _lines(error)})
+                raise ReloadFailed(error.public) from error
+            return self._apply(self.gateway, config, catalog)
+
+    def _apply(
+        self, gateway: Gateway, loaded: LoadedConfig, catalog: LoadedCatalog
+    ) -> ReloadReport:
+        old, new = gateway.config, loaded.config
+        if old.auth_enabled and not new.auth_enabled:
+            text = "a reload may not switch authentication off; restart the gateway to do that"
+            log.error("reload refused", extra={"problems": [text]})
+            raise ReloadFailed(text)
+        for name in _AT_START_ONLY:
+            if getattr(old, name) != getattr(new, name):
+                log.warning("setting takes effect at the next start", extra={"setting": name})
+        for problem in (*loaded.warnings, *catalog.warnings):
+            log.warning("configuration", extra={"where": problem.where, "note": problem.message})
+        changes = diff(gateway.snapshot, catalog.snapshot)
+        gateway.apply(new, catalog.snapshot, changes)
+        report = ReloadReport(
+            servers_loaded=len(catalog.snapshot.entries),
+            servers_added=len(changes.added),
+            servers_removed=len(changes.removed),
+            servers_modified=len(changes.modified),
+        )
+        log.info(
+            "reloaded",
+            extra={
+                "servers": report.servers_loaded,
+                "added": report.servers_added,
+                "removed": report.servers_removed,
+                "modified": report.servers_modified,
+            },
+        )
+        return report
+
+    async def reload_changed(self) -> None:
+        """A reload that nobody waits for: a failure is in the log already."""
+        try:
+            await self.reload()
+        except ReloadFailed:
+            return
+
+
+def _lines(error: InvalidConfig) -> list[str]:
+    return [str(problem) for problem in error.problems]

@@ -1,0 +1,121 @@
+"""Servers that need no supervision: reached when they are wanted, kept while they last.
+
+For what somebody else starts, watches and stops, such as the servers of another gateway. A failure
+is told to whoever waits and is then forgotten: the next one who wants the server tries again.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import anyio
+from anyio.abc import TaskGroup
+
+from open_mcp_gateway.access.permit import Permit
+from open_mcp_gateway.catalog.model import CatalogEntry
+from open_mcp_gateway.errors import EraNotSpoken, GatewayError, UpstreamUnavailable
+from open_mcp_gateway.names import ServerId
+from open_mcp_gateway.outbound.open import Opener
+from open_mcp_gateway.outbound.peer import ANY_MANNER, Manner, Peer
+from open_mcp_gateway.supervisor.lease import Lease
+
+OPEN_S: Final = 120.0
+"""Bound on reaching a server, its own start included."""
+
+CLOSE_S: Final = 5.0
+
+_Key = tuple[ServerId, Manner]
+
+
+class Direct:
+    """Connections for one caller, by server and manner."""
+
+    def __init__(self, opener: Opener, tasks: TaskGroup) -> None:
+        self._opener = opener
+        self._tasks = tasks
+        self._open: dict[_Key, _Connection] = {}
+        self._coming: dict[_Key, _Attempt] = {}
+
+    def lease(self, permit: Permit, manner: Manner = ANY_MANNER) -> Lease | None:
+        """A connection that was open when it was last looked at."""
+        return self._open.get((permit.entry.spec.id, manner))
+
+    async def ready(self, permit: Permit, manner: Manner = ANY_MANNER) -> Lease:
+        """A connection, opened if need be; an attempt goes on when who waited for it leaves.
+
+        Raises:
+            GatewayError: as the opener does.
+        """
+        key = (permit.entry.spec.id, manner)
+        while (lease := self._open.get(key)) is None:
+            attempt = self._coming.get(key)
+            if attempt is None:
+                attempt = self._coming[key] = _Attempt()
+                self._tasks.start_soon(self._connect, key, permit.entry, attempt)
+            await attempt.over.wait()
+            if attempt.error is not None:
+                raise _renewed(attempt.error)
+        return lease
+
+    def release(self, permit: Permit, manner: Manner) -> None:
+        """Nobody needs a connection of this manner any more."""
+        connection = self._open.pop((permit.entry.spec.id, manner), None)
+        if connection is not None:
+            self._tasks.start_soon(connection.peer.aclose)
+
+    async def aclose(self) -> None:
+        """Close every connection, all at the same time."""
+        connections = list(self._open.values())
+        self._open.clear()
+        with anyio.move_on_after(CLOSE_S, shield=True):
+            async with anyio.create_task_group() as tasks:
+                for connection in connections:
+                    tasks.start_soon(connection.peer.aclose)
+
+    async def _connect(self, key: _Key, entry: CatalogEntry, attempt: _Attempt) -> None:
+        try:
+            with anyio.move_on_after(OPEN_S) as limit:
+                self._opened(key, await self._opener(entry, key[1]))
+            if limit.cancelled_caught:
+                text = f"Server '{entry.spec.id}' could not be reached within {OPEN_S:g} s"
+                attempt.error = UpstreamUnavailable(text)
+        except GatewayError as error:
+            attempt.error = error
+        finally:
+            del self._coming[key]
+            attempt.over.set()
+
+    def _opened(self, key: _Key, peer: Peer) -> None:
+        connection = self._open[key] = _Connection(peer)
+
+        def lost(_error: GatewayError) -> None:
+            if self._open.get(key) is connection:
+                del self._open[key]
+            self._tasks.start_soon(peer.aclose)
+
+        peer.on_lost(lost)
+
+
+class _Attempt:
+    """One try to connect, and who waits for it."""
+
+    def __init__(self) -> None:
+        self.over = anyio.Event()
+        self.error: GatewayError | None = None
+
+
+class _Connection:
+    """A lease of something that nobody counts the use of."""
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+
+    def began(self) -> None: ...
+    def ended(self, *, failed: bool) -> None: ...
+
+
+def _renewed(error: GatewayError) -> GatewayError:
+    """An error of its own for each who waited: each gets the id of its own request."""
+    if isinstance(error, EraNotSpoken):
+        return EraNotSpoken(error.public, spoken=error.spoken)
+    return type(error)(error.public, retry_after_s=error.retry_after_s)

@@ -1,0 +1,273 @@
+"""One server: its seats, one for each group of callers and manner of being spoken to."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from open_mcp_gateway.auth.principal import Principal
+from open_mcp_gateway.catalog.model import CatalogEntry
+from open_mcp_gateway.errors import EraNotSpoken, GatewayError, UpstreamUnavailable
+from open_mcp_gateway.outbound.peer import ANY_MANNER, Manner
+from open_mcp_gateway.supervisor.ending import Ending
+from open_mcp_gateway.supervisor.instance import Instance
+from open_mcp_gateway.supervisor.policy import InstanceKey, fits, key_of, may_suit
+from open_mcp_gateway.supervisor.seat import Seat
+from open_mcp_gateway.supervisor.settings import FleetSettings
+from open_mcp_gateway.supervisor.site import Means, Site
+from open_mcp_gateway.supervisor.states import ServerState, ServerStatus, overall
+
+
+class Keeper:
+    """Everything that runs, or ran, for one server. Holds no task while nothing runs."""
+
+    __slots__ = ("_seats", "_serving", "_site")
+
+    def __init__(self, entry: CatalogEntry, settings: FleetSettings, means: Means) -> None:
+        self._site = Site(entry, settings, means)
+        self._seats: dict[InstanceKey, Seat] = {}
+        self._serving = self._site.serving
+
+    # What callers want. The calls in flight of an instance that stops end with UpstreamBroken.
+
+    def find(self, principal: Principal, manner: Manner) -> Instance | None:
+        """An instance that takes calls now. On the path of every request."""
+        site = self._site
+        key = key_of(site.entry, principal, site.settings.default_isolation, manner)
+        return self._serving.find(key)
+
+    def _key_for(self, principal: Principal, manner: Manner) -> InstanceKey:
+        """By the isolation in force now, not the one that was when the caller was let in."""
+        site = self._site
+        return key_of(site.entry, principal, site.settings.default_isolation, manner)
+
+    async def ready(self, principal: Principal, manner: Manner) -> Instance:
+        """An instance that takes calls at the moment this returns; failing, a counted request."""
+        try:
+            return await self._ready(principal, manner)
+        except EraNotSpoken:
+            raise  # no failure, and the client may come back in the other era
+        except GatewayError:
+            self._site.tally.refused()
+            raise
+
+    async def _ready(self, principal: Principal, manner: Manner) -> Instance:
+        instance = self.find(principal, manner)
+        if instance is None:
+            await self._other_coming(self._key_for(principal, manner))
+            instance = self.find(principal, manner)
+        while instance is None:
+            seat = self._seat(self._key_for(principal, manner))
+            awaited = seat.demand()
+            await awaited.settled()
+            if awaited.failure is not None and awaited.ending is not Ending.REGROUPED:
+                raise self._failure(seat, awaited)
+            if awaited.leaving is Ending.RELEASED:
+                raise UpstreamUnavailable(f"Server '{self._site.server_id}': {awaited.leaving}")
+            # Nothing can come between this look and the caller's first step after this returns;
+            # what was found on waking up has to be looked at again for that reason.
+            instance = self.find(principal, manner)
+        return instance
+
+    async def _other_coming(self, key: InstanceKey) -> None:
+        """Wait for one of another manner that is starting and may suit ``key``, if there is one.
+
+        Once only: whether it suits or even opens is not known before.
+        """
+        own = self._seats.get(key)
+        if own is not None and own.coming is not None:
+            return
+        for seat in self._seats.values():
+            coming = seat.coming
+            if coming is None or seat.key.scope != key.scope:
+                continue
+            if may_suit(key.manner, seat.key.manner):
+                await coming.settled()
+                return
+
+    def release(self, principal: Principal, manner: Manner) -> None:
+        """The client session that owns connections of this manner is over."""
+        seat = self._seats.get(self._key_for(principal, manner)) if manner.owner else None
+        if seat is not None:
+            seat.detach(Ending.RELEASED)
+
+    async def start(self, principal: Principal) -> bool:
+        if self.find(principal, ANY_MANNER) is not None:
+            return False
+        key = self._key_for(principal, ANY_MANNER)
+        await self._other_coming(key)
+        if self._serving.find(key) is None:
+            self._site.refusals.clear()
+            seat = self._seat(key)
+            await self._opened(seat, seat.insist())
+            if self._serving.find(key) is None:
+                raise seat.unavailable()
+        return True
+
+    async def stop(self) -> bool:
+        """Stop every instance at once, in the orderly way; True if there was something to stop."""
+        did = self.status().state not in {ServerState.STOPPED, ServerState.SHUTTING_DOWN}
+        leaving = tuple(self._site.instances)
+        self.end_all(Ending.ASKED)
+        for instance in leaving:
+            await instance.gone.wait()
+        return did
+
+    async def restart(self, principal: Principal) -> None:
+        """Replace what runs, each by a new one that is ready first; start it if nothing runs."""
+        live = [seat for seat in self._seats.values() if seat.current is not None]
+        if not live:
+            await self.start(principal)
+            return
+        self._site.refusals.clear()
+        coming = [self._replacement(seat) for seat in live]
+        failed: GatewayError | None = None
+        for seat, instance in zip(live, coming, strict=True):
+            try:
+                await self._replaced(seat, instance)
+            except GatewayError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+
+    def end_all(self, why: Ending) -> None:
+        """Begin to stop every instance, planned ones too; failures are forgotten."""
+        self._site.refusals.clear()
+        for instance in tuple(self._site.instances):
+            self._end(instance, why)
+        for seat in self._seats.values():
+            seat.forgive()
+
+    def close(self) -> None:
+        """Stop everything; nothing starts here again."""
+        self._site.closed = True
+        self.end_all(Ending.SHUTDOWN)
+
+    # What a reload brings.
+
+    def redefine(self, entry: CatalogEntry, *, relaunch: bool) -> None:
+        """What runs keeps its definition; times and isolation of the new one hold at once.
+
+        ``relaunch`` says that a new start would differ, so that old failures mean nothing for it.
+        """
+        site = self._site
+        site.entry = entry
+        if site.removed:
+            site.removed = False
+            for instance in site.instances:
+                if instance.leaving is Ending.REMOVED:
+                    instance.stay()
+        if relaunch:
+            site.refusals.clear()
+            for seat in self._seats.values():
+                seat.forgive()
+                if seat.current is not None and seat.current.queued:
+                    seat.current.hasten()
+        self._regroup()
+
+    def reconfigure(self, settings: FleetSettings) -> None:
+        """New times and limits hold at once."""
+        self._site.settings = settings
+        self._regroup()
+
+    def _regroup(self) -> None:
+        """Part with instances that no caller belongs to any more; the others look at the clock."""
+        site = self._site
+        for seat in self._seats.values():
+            if not fits(seat.key, site.entry, site.settings.default_isolation):
+                seat.detach(Ending.REGROUPED)
+        for instance in site.instances:
+            instance.wake()
+
+    def remove(self) -> None:
+        """What is in use finishes its calls, and nothing starts any more."""
+        site = self._site
+        site.removed = True
+        leave_by_s = site.now_s() + site.settings.drain_timeout_s
+        for instance in tuple(site.instances):
+            if instance.leaving not in {None, Ending.HUNG}:
+                continue  # it leaves already, and does not stay if the server comes back
+            if instance.is_open or instance.waiting:
+                instance.leave(Ending.REMOVED, leave_by_s)
+            else:
+                self._end(instance, Ending.REMOVED)
+
+    @property
+    def vacant(self) -> bool:
+        """Whether it was removed and nothing of it is left."""
+        return self._site.removed and not self._site.instances
+
+    # What is known.
+
+    def status(self) -> ServerStatus:
+        site = self._site
+        states = [instance.state for instance in site.instances]
+        states += [ServerState.UNHEALTHY for _ in site.given_up]
+        live = [instance for instance in site.instances if instance.is_open]
+        since_s = min(
+            (one.opened_s for one in live if one.state is ServerState.RUNNING), default=None
+        )
+        started_at = min((one.started_at for one in live if one.started_at), default=None)
+        return ServerStatus(
+            state=overall(states),
+            started_at=started_at,
+            last_activity=self._wall(site.tally.last_activity_s),
+            request_count=site.tally.requests,
+            error_count=site.tally.errors,
+            uptime_seconds=None if since_s is None else int(site.now_s() - since_s),
+            connection_count=len(live),
+            last_error=site.last_error,
+        )
+
+    def _wall(self, moment_s: float | None) -> datetime | None:
+        if moment_s is None:
+            return None
+        site = self._site
+        return site.means.clock.now() - timedelta(seconds=site.now_s() - moment_s)
+
+    # Inside.
+
+    async def _opened(self, seat: Seat, instance: Instance) -> None:
+        """Wait until ``instance`` opened. If this caller is cancelled the start goes on."""
+        await instance.settled()
+        if instance.failure is not None:
+            raise self._failure(seat, instance)
+
+    def _failure(self, seat: Seat, instance: Instance) -> GatewayError:
+        """A new error for each caller: each gets its own request's id. May raise as well."""
+        self._site.check_open()
+        if instance.spoken is not None and instance.failure is not None:
+            return EraNotSpoken(instance.failure, spoken=instance.spoken)
+        return seat.unavailable(cause=instance.failure)
+
+    def _replacement(self, seat: Seat) -> Instance:
+        """The new instance that shall take over in ``seat``; one that is starting is new enough."""
+        current = seat.current
+        if current is None or current.queued:
+            return seat.insist()
+        return seat.replace() if current.is_open else current
+
+    async def _replaced(self, seat: Seat, instance: Instance) -> None:
+        await self._opened(seat, instance)
+        # It may have been starting already, on a definition that a reload has replaced since.
+        if instance is seat.current and instance.entry is not self._site.entry:
+            await self._opened(seat, seat.replace())
+
+    def _seat(self, key: InstanceKey) -> Seat:
+        seat = self._seats.get(key)
+        if seat is None:
+            for blank in [one.key for one in self._seats.values() if one.blank]:
+                del self._seats[blank]
+                self._site.given_up.discard(blank)
+            seat = self._seats[key] = Seat(self._site, key, self._make_room)
+        return seat
+
+    def _make_room(self, scope: str) -> Instance | None:
+        instance = self._site.room(scope)
+        if instance is not None:
+            self._end(instance, Ending.EVICTED)
+        return instance
+
+    def _end(self, instance: Instance, why: Ending) -> None:
+        # A seat that was forgotten meanwhile has nothing to lose by it: any other one will do.
+        seat = self._seats.get(instance.key)
+        (seat or Seat(self._site, instance.key, self._make_room)).end(instance, why)
