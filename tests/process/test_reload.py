@@ -1,0 +1,319 @@
+"""Configuration and catalog edited while the gateway runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.process.talk import KEY, Json, Running, odd_server, owned_by, run_gateway, wait_until
+
+NEW_KEY = "test-key-fedcba9876543210"
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    servers = [odd_server("echo", id="kept", tags=["old"]), odd_server("echo", id="changed")]
+    with run_gateway(tmp_path, servers) as gateway:
+        yield gateway
+
+
+def text_of(*servers: Json) -> str:
+    return yaml.safe_dump({"servers": list(servers)})
+
+
+def ids(running: Running) -> list[str]:
+    return [server["id"] for server in running.caller.get("/servers").json]
+
+
+def _wait_for_ids(running: Running, *expected: str) -> None:
+    wait_until(lambda: ids(running) == list(expected), f"{expected} are in force")
+
+
+def change_config(running: Running, **changes: object) -> None:
+    """Set these keys of config.yaml, or take them out where the value is None."""
+    path = running.gateway.config_path
+    config = yaml.safe_load(path.read_text("utf-8")) | changes
+    kept = {name: value for name, value in config.items() if value is not None}
+    path.write_text(yaml.safe_dump(kept), "utf-8")
+
+
+def write_in_place(path: Path, text: str) -> None:
+    path.write_text(text, "utf-8")
+
+
+def rename_over(path: Path, text: str) -> None:
+    """As editors do it."""
+    other = path.with_name(f".{path.name}.new")
+    other.write_text(text, "utf-8")
+    other.replace(path)
+
+
+def take_away_and_bring_back(path: Path, text: str) -> None:
+    path.rename(path.with_suffix(".bak"))
+    path.write_text(text, "utf-8")
+
+
+@pytest.mark.parametrize("write", [write_in_place, rename_over, take_away_and_bring_back])
+def test_a_change_applies_however_it_was_written(
+    running: Running, write: Callable[[Path, str], None]
+) -> None:
+    kept = odd_server("echo", id="kept", tags=["new"])
+    write(running.gateway.catalog_path, text_of(kept, odd_server("echo", id="added")))
+    wait_until(lambda: ids(running) == ["kept", "added"], "the new catalog is in force")
+    assert running.caller.shown("kept")["tags"] == ["new"]
+    wait_until(lambda: running.log("reloaded"), "it is in the log")
+    line = running.log("reloaded")[-1]
+    figures = {name: line[name] for name in ("servers", "added", "removed", "modified")}
+    assert figures == {"servers": 2, "added": 1, "removed": 1, "modified": 1}
+
+
+def test_a_swapped_symlink_applies(tmp_path: Path) -> None:
+    """As Kubernetes updates a mounted config map: file -> ..data/file, ..data -> a dated folder."""
+    mount = tmp_path / "mount"
+    mount.mkdir()
+
+    def publish(name: str, text: str) -> None:
+        (mount / name).mkdir()
+        (mount / name / "catalog.yaml").write_text(text, "utf-8")
+        (mount / "..new").symlink_to(name)
+        (mount / "..new").replace(mount / "..data")
+
+    publish("..2026_1", text_of(odd_server("echo", id="first")))
+    (mount / "catalog.yaml").symlink_to("..data/catalog.yaml")
+    config = {"catalog_path": str(mount / "catalog.yaml")}
+    with run_gateway(tmp_path, [], config) as running:
+        assert ids(running) == ["first"]
+        for number in (2, 3):
+            publish(f"..2026_{number}", text_of(odd_server("echo", id=f"number-{number}")))
+            _wait_for_ids(running, f"number-{number}")
+
+
+def test_a_file_that_is_away_changes_nothing_until_it_is_back(running: Running) -> None:
+    path = running.gateway.catalog_path
+    text = path.read_text("utf-8")
+    path.unlink()
+    wait_until(lambda: running.log("watched file is away"), "its absence was noticed")
+    assert ids(running) == ["kept", "changed"]
+    assert running.caller.tool("kept", "echo", text="x").text == "x"
+    path.write_text(text + "- {id: later, runtime: {type: docker, image: x}}\n", "utf-8")
+    wait_until(lambda: ids(running) == ["kept", "changed", "later"], "it is back")
+
+
+def test_only_what_changed_is_touched(running: Running) -> None:
+    """What is kept keeps its process; a new definition holds from the next start on."""
+    caller = running.caller
+    for server in ("kept", "changed"):
+        assert caller.call(server, "ping").result == {}
+    kept, changed = running.starts("kept"), running.starts("changed")
+    running.gateway.catalog_path.write_text(
+        text_of(
+            odd_server("echo", id="kept", tags=["old"]),
+            odd_server("echo", id="changed", env={"COLOUR": "blue"}),
+        ),
+        "utf-8",
+    )
+    wait_until(lambda: caller.shown("changed")["env"], "the new definition is in force")
+
+    assert "COLOUR" not in caller.call("changed", "test/environment").result
+    assert running.starts("changed") == changed
+    assert caller.post("/servers/changed/restart").status == 200
+    assert caller.call("changed", "test/environment").result["COLOUR"] == "blue"
+    assert len(running.starts("changed")) == 2
+    assert running.starts("kept") == kept
+    assert kept[0] in owned_by(running.pid)
+
+
+def test_a_removed_server_finishes_what_it_has(running: Running) -> None:
+    caller = running.caller
+    assert caller.call("changed", "ping").result == {}
+    call = caller.begin("changed", "sleep", seconds=2)
+    wait_until(lambda: caller.shown("changed")["request_count"] >= 2, "the call is in flight")
+    running.gateway.catalog_path.write_text(text_of(odd_server("echo", id="kept")), "utf-8")
+    wait_until(lambda: ids(running) == ["kept"], "it is out of the catalog")
+
+    answer = caller.call("changed", "ping")
+    assert (answer.status, answer.error["code"]) == (404, -32001)
+    response = call.getresponse()
+    assert response.status == 200
+    assert b"slept" in response.read()
+    call.close()
+    pid = running.starts("changed")[0]
+    wait_until(lambda: pid not in owned_by(running.pid), "its process is gone")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("servers: [", "catalog.yaml:2: not valid YAML"),
+        ("servers:\n- id: a\n- id: a\n", "Duplicate server ID: a"),
+        ("servers:\n- {id: a, runtime: {type: warp}}\n", "has unknown runtime type: warp"),
+        (text_of(odd_server("echo", env={"X": "${NO_SUCH_VARIABLE}"})), "NO_SUCH_VARIABLE"),
+    ],
+)
+def test_an_invalid_catalog_changes_nothing(running: Running, text: str, reason: str) -> None:
+    caller = running.caller
+    assert caller.call("kept", "ping").result == {}
+    running.gateway.catalog_path.write_text(text, "utf-8")
+    wait_until(lambda: running.log("reload refused"), "it was refused")
+
+    assert reason in str(running.log("reload refused")[-1]["problems"])
+    answer = caller.post("/admin/reload")
+    assert answer.status == 500
+    assert answer.json["error"] == "Internal Server Error"
+    assert answer.json["message"].startswith("Failed to reload catalog: ")
+    assert reason in answer.json["message"]
+    assert ids(running) == ["kept", "changed"]
+    assert caller.call("kept", "ping").result == {}
+    assert len(running.starts("kept")) == 1
+
+
+def test_reload_by_hand_says_what_changed(tmp_path: Path) -> None:
+    servers = [odd_server("echo", id="a"), odd_server("echo", id="b")]
+    with run_gateway(tmp_path, servers, {"hot_reload": False}) as running:
+        before = running.caller.get("/stats").json["last_reload"]
+        assert running.caller.post("/admin/reload").json == {
+            "status": "ok",
+            "message": "Catalog reloaded",
+            "servers_loaded": 2,
+            "servers_added": 0,
+            "servers_removed": 0,
+            "servers_modified": 0,
+        }
+        assert running.caller.get("/stats").json["last_reload"] >= before
+        changed = odd_server("echo", id="a", tags=["x"])
+        running.gateway.catalog_path.write_text(
+            text_of(changed, odd_server("echo", id="c"), odd_server("echo", id="d")), "utf-8"
+        )
+        assert ids(running) == ["a", "b"]
+        report = running.caller.post("/admin/reload").json
+        assert report["servers_loaded"] == 3
+        assert report["servers_added"] == 2
+        assert report["servers_removed"] == 1
+        assert report["servers_modified"] == 1
+        assert ids(running) == ["a", "c", "d"]
+
+
+def test_a_new_key_applies_at_once(running: Running) -> None:
+    change_config(running, api_key=NEW_KEY)
+    new, old = running.as_caller(NEW_KEY), running.caller
+    wait_until(lambda: new.get("/servers").status == 200, "the new key opens")
+    refused = old.get("/servers")
+    assert (refused.status, refused.body) == (
+        403,
+        b'{"error":"Forbidden","message":"Invalid API key"}',
+    )
+    assert NEW_KEY not in "".join(running.gateway.lines)
+    assert KEY not in "".join(running.gateway.lines)
+
+
+def test_a_new_key_in_a_file_applies_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.touch(0o600)
+    file.write_text(KEY + "\n", "ascii")
+    with run_gateway(tmp_path, [], {"api_key_file": str(file)}, key=None) as running:
+        assert running.caller.get("/servers").status == 200
+        rename_over(file, NEW_KEY)
+        new = running.as_caller(NEW_KEY)
+        wait_until(lambda: new.get("/servers").status == 200, "the new key opens")
+        assert running.caller.get("/servers").status == 403
+        # An empty file is a mistake, never an open door or one without a key that fits.
+        file.write_text("\n", "ascii")
+        wait_until(lambda: running.log("reload refused"), "the empty file was refused")
+        assert new.get("/servers").status == 200
+        assert running.as_caller(None).get("/servers").status == 401
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"api_key": None}, {"api_key": ""}, {"api_key": "${NO_SUCH_VARIABLE}"}, {"api_key": 12345}],
+    ids=["removed", "empty", "unset", "number"],
+)
+def test_a_reload_never_opens_the_door(running: Running, changes: Json) -> None:
+    change_config(running, **changes)
+    wait_until(lambda: running.log("reload refused"), "it was refused")
+    assert running.as_caller(None).get("/servers").status == 401
+    assert running.as_caller("").get("/servers").status == 401
+    assert running.caller.get("/servers").status == 200
+    answer = running.caller.post("/admin/reload")
+    assert answer.status == 500
+    assert "Failed to reload catalog: " in answer.json["message"]
+
+
+def test_limits_and_levels_apply_at_once(tmp_path: Path) -> None:
+    servers = [odd_server("never_answers")]
+    with run_gateway(tmp_path, servers, {"cors_origins": ["https://a.example"]}) as running:
+        assert running.caller.call("never_answers", "ping").result == {}
+        origin = {"Origin": "https://b.example"}
+        assert running.caller.send("GET", "/servers", headers=origin).status == 403
+        change_config(
+            running,
+            request_timeout_seconds=1,
+            max_body_bytes=2048,
+            log_level="debug",
+            access_log="all",
+            cors_origins=["https://b.example"],
+        )
+        wait_until(
+            lambda: running.caller.send("GET", "/servers", headers=origin).status == 200,
+            "the new origins are in force",
+        )
+        answer = running.caller.send("GET", "/servers", headers=origin)
+        assert answer.headers["access-control-allow-origin"] == "https://b.example"
+        assert running.caller.tool("never_answers", "echo").status == 504
+        assert running.caller.tool("never_answers", "echo", text="x" * 3000).status == 413
+        wait_until(lambda: running.log("request"), "requests are logged")
+        change_config(running, log_level="error")
+        wait_until(lambda: _quiet(running), "the new level is in force")
+
+
+def _quiet(running: Running) -> bool:
+    """Whether a request is no longer logged."""
+    before = len(running.log("request"))
+    running.caller.get("/servers")
+    return len(running.log("request")) == before
+
+
+def test_a_new_idle_timeout_holds_for_what_runs(running: Running) -> None:
+    assert running.caller.call("kept", "ping").result == {}
+    change_config(running, idle_timeout_seconds=1)
+    wait_until(lambda: running.caller.status("kept") == "stopped", "it stopped")
+
+
+def test_what_needs_a_restart_says_so(running: Running) -> None:
+    change_config(running, listen_addr="127.0.0.1:1", log_format="human", api_key=NEW_KEY)
+    new = running.as_caller(NEW_KEY)
+    wait_until(lambda: new.get("/servers").status == 200, "the rest is in force")
+    message = "setting takes effect at the next start"
+    wait_until(lambda: len(running.log(message)) == 2, "both settings are named")
+    assert {line["setting"] for line in running.log(message)} == {"listen_addr", "log_format"}
+    assert {line["level"] for line in running.log(message)} == {"warning"}
+
+
+def test_a_new_catalog_path_is_watched_from_then_on(running: Running) -> None:
+    other = running.gateway.catalog_path.with_name("other.yaml")
+    other.write_text(text_of(odd_server("echo", id="other")), "utf-8")
+    change_config(running, catalog_path=str(other))
+    wait_until(lambda: ids(running) == ["other"], "the other catalog is in force")
+    other.write_text(text_of(odd_server("echo", id="edited")), "utf-8")
+    wait_until(lambda: ids(running) == ["edited"], "its change is in force")
+
+
+def test_many_edits_in_a_row_are_few_reloads(running: Running) -> None:
+    for number in range(30):
+        rename_over(
+            running.gateway.catalog_path, text_of(odd_server("echo", id=f"number-{number}"))
+        )
+    wait_until(lambda: ids(running) == ["number-29"], "the last edit is in force")
+    assert len(running.log("reloaded")) <= 2
+
+
+def test_sighup_reloads(tmp_path: Path) -> None:
+    with run_gateway(tmp_path, [], {"hot_reload": False}) as running:
+        running.gateway.catalog_path.write_text(text_of(odd_server("echo")), "utf-8")
+        os.kill(running.pid, signal.SIGHUP)
+        wait_until(lambda: ids(running) == ["echo"], "it was reloaded")

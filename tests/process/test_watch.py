@@ -1,0 +1,332 @@
+"""Real files, changed in every way that editors, tools and clusters change them."""
+# ruff: noqa: ASYNC240  a test changes files where it stands, and nothing else runs meanwhile
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import resource
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+import anyio
+import pytest
+
+from open_mcp_gateway.config.watch import watch
+from open_mcp_gateway.errors import ReloadFailed
+
+pytestmark = pytest.mark.anyio
+
+DEBOUNCE_S = 0.15
+NEVER_S = 3600.0
+"""A polling interval that no test outlives: what is noticed then was notified."""
+
+
+class Calls:
+    """Counts the calls of ``changed`` and lets a test wait for one."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._happened = anyio.Event()
+        self.then: Callable[[], None] = lambda: None
+
+    async def changed(self) -> None:
+        self.count += 1
+        happened, self._happened = self._happened, anyio.Event()
+        happened.set()
+        self.then()
+
+    async def next(self) -> None:
+        with anyio.fail_after(10):
+            await self._happened.wait()
+
+
+@contextlib.asynccontextmanager
+async def watching(
+    paths: Callable[[], Iterable[Path]], poll_s: float = NEVER_S
+) -> AsyncIterator[Calls]:
+    """``watch`` at work, and ended soon after."""
+    calls = Calls()
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(
+            partial(watch, paths, calls.changed, debounce_s=DEBOUNCE_S, poll_s=poll_s)
+        )
+        yield calls
+        tasks.cancel_scope.cancel()
+        stopping = anyio.current_time()
+    assert anyio.current_time() - stopping < 3
+
+
+async def settle() -> None:
+    """Longer than anything pending takes; only for showing that nothing happens."""
+    await anyio.sleep(DEBOUNCE_S + 0.5)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "catalog.yaml"
+    path.write_text("servers: []\n")
+    return path
+
+
+async def test_a_write_in_place_is_noticed(file: Path) -> None:
+    async with watching(lambda: [file]) as calls:
+        file.write_text("servers: [] # changed\n")
+        await calls.next()
+        await settle()
+        assert calls.count == 1
+
+
+async def test_the_same_bytes_again_are_no_change(file: Path) -> None:
+    async with watching(lambda: [file]) as calls:
+        file.write_text("servers: []\n")
+        os.utime(file)
+        file.chmod(0o600)
+        await settle()
+        assert calls.count == 0
+        file.write_text("other")
+        await calls.next()
+
+
+async def test_another_file_in_the_folder_is_no_change(file: Path) -> None:
+    async with watching(lambda: [file]) as calls:
+        (file.parent / "unrelated").write_text("x")
+        await settle()
+        assert calls.count == 0
+
+
+async def test_an_editor_that_renames_over_the_file(file: Path) -> None:
+    async with watching(lambda: [file]) as calls:
+        for content in ("one", "two"):
+            temporary = file.with_suffix(".tmp")
+            temporary.write_text(content)
+            temporary.replace(file)
+            await calls.next()
+        assert calls.count == 2
+
+
+async def test_an_editor_that_moves_the_old_file_away_first(file: Path) -> None:
+    async with watching(lambda: [file]) as calls:
+        file.rename(file.with_suffix(".yaml~"))
+        file.write_text("new")
+        await calls.next()
+        await settle()
+        assert calls.count == 1
+
+
+async def test_each_further_change_restarts_the_wait(file: Path) -> None:
+    async with watching(lambda: [file]) as calls:
+        for number in range(6):
+            file.write_text(f"version {number}")
+            await anyio.sleep(DEBOUNCE_S / 3)
+            assert calls.count == 0
+        await calls.next()
+        await settle()
+        assert calls.count == 1
+
+
+async def test_a_config_map_swap(tmp_path: Path) -> None:
+    """``catalog.yaml -> ..data/catalog.yaml``, ``..data -> ..<time>``, as the kubelet does it."""
+
+    def version(name: str, content: str) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "catalog.yaml").write_text(content)
+        return folder
+
+    old = version("..2026_01_01", "one")
+    (tmp_path / "..data").symlink_to(old.name)
+    file = tmp_path / "catalog.yaml"
+    file.symlink_to("..data/catalog.yaml")
+    async with watching(lambda: [file]) as calls:
+        for number in range(3):
+            new = version(f"..2026_01_0{number + 2}", f"new {number}")
+            (tmp_path / "..data_tmp").symlink_to(new.name)
+            (tmp_path / "..data_tmp").rename(tmp_path / "..data")
+            shutil.rmtree(old)
+            old = new
+            await calls.next()
+        await settle()
+        assert calls.count == 3
+        assert file.read_text() == "new 2"
+
+
+async def test_the_target_of_a_link_elsewhere_changes(tmp_path: Path) -> None:
+    target = tmp_path / "elsewhere" / "real.yaml"
+    target.parent.mkdir()
+    target.write_text("one")
+    (tmp_path / "here").mkdir()
+    link = tmp_path / "here" / "catalog.yaml"
+    link.symlink_to(target)
+    async with watching(lambda: [link]) as calls:
+        target.write_text("two")
+        await calls.next()
+
+
+async def test_a_briefly_absent_file_with_the_same_content_is_no_change(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    content = file.read_bytes()
+    async with watching(lambda: [file]) as calls:
+        file.unlink()
+        await settle()
+        assert [record.message for record in caplog.records] == ["watched file is away"]
+        file.write_bytes(content)
+        await settle()
+        assert calls.count == 0
+        file.write_text("other")
+        await calls.next()
+
+
+async def test_a_folder_deleted_and_made_again(tmp_path: Path) -> None:
+    folder = tmp_path / "conf"
+    folder.mkdir()
+    file = folder / "catalog.yaml"
+    file.write_text("one")
+    async with watching(lambda: [file]) as calls:
+        for number in range(2):
+            shutil.rmtree(folder)
+            await settle()
+            folder.mkdir()
+            file.write_text(f"again {number}")
+            await calls.next()
+        shutil.rmtree(folder)
+        folder.mkdir()
+        file.write_text("at once")
+        await calls.next()
+        file.write_text("and then in place")
+        await calls.next()
+
+
+async def test_a_folder_swapped_under_its_name_is_found_by_polling(tmp_path: Path) -> None:
+    for name in ("conf", "next"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "catalog.yaml").write_text(name)
+    file = tmp_path / "conf" / "catalog.yaml"
+    async with watching(lambda: [file], poll_s=0.1) as calls:
+        (tmp_path / "conf").rename(tmp_path / "old")
+        (tmp_path / "next").rename(tmp_path / "conf")
+        await calls.next()
+
+
+async def test_any_of_several_files_and_folders(tmp_path: Path) -> None:
+    files = [tmp_path / name / "file" for name in ("a", "b", "c")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text("one")
+    async with watching(lambda: files) as calls:
+        for file in files:
+            file.write_text("two")
+            await calls.next()
+        assert calls.count == 3
+
+
+async def test_the_paths_are_asked_for_again_after_a_change(file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "sub" / "other.yaml"
+    other.parent.mkdir()
+    other.write_text("one")
+    paths = [file]
+    async with watching(lambda: paths) as calls:
+
+        def reload() -> None:
+            paths[:] = [other]
+
+        calls.then = reload
+        file.write_text("points elsewhere now")
+        await calls.next()
+        await settle()
+        assert calls.count == 1
+        file.write_text("nobody looks at this any more")
+        await settle()
+        assert calls.count == 1
+        other.write_text("two")
+        await calls.next()
+
+
+async def test_a_new_path_that_is_absent_at_first(file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    paths = [file]
+    async with watching(lambda: paths) as calls:
+        calls.then = lambda: paths.append(other) if other not in paths else None
+        file.write_text("names another file now")
+        await calls.next()
+        await settle()
+        other.write_text("one")
+        await calls.next()
+        assert calls.count == 2
+
+
+async def test_a_file_that_comes_into_being_later(tmp_path: Path) -> None:
+    file = tmp_path / "not" / "yet" / "catalog.yaml"
+    async with watching(lambda: [file]) as calls:
+        file.parent.mkdir(parents=True)
+        file.write_text("one")
+        await calls.next()
+        file.write_text("two")
+        await calls.next()
+        assert calls.count == 2
+
+
+@pytest.mark.parametrize("failure", [OSError("disk"), ReloadFailed("bad")])
+async def test_a_failing_reload_does_not_end_the_watch(
+    file: Path, failure: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with watching(lambda: [file]) as calls:
+
+        def fail() -> None:
+            raise failure
+
+        calls.then = fail
+        file.write_text("one")
+        await calls.next()
+        await settle()
+        file.write_text("two")
+        await calls.next()
+        assert "reload failed" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "broken link", "loop"])
+async def test_things_that_are_no_files_are_left_alone(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "odd"
+    match kind:
+        case "fifo":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "broken link":
+            path.symlink_to(tmp_path / "nowhere" / "file")
+        case _:
+            path.symlink_to(path)
+    good = tmp_path / "good"
+    good.write_text("one")
+    async with watching(lambda: [path, good]) as calls:
+        good.write_text("two")
+        await calls.next()
+        assert calls.count == 1
+
+
+async def test_polling_where_no_notifier_can_be_had(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two file descriptors are left: the notifier needs three, reading a file one."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, before[0]), before[1]))
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        os.close(taken.pop())
+        os.close(taken.pop())
+        async with watching(lambda: [file], poll_s=0.05) as calls:
+            file.write_text("changed")
+            await calls.next()
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert "no file notifications, polling" in caplog.text

@@ -1,0 +1,227 @@
+"""The decision, against an independent evaluator over a small world, and the proofs it gives."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from open_mcp_gateway.access.authorize import (
+    Code,
+    Decision,
+    Rule,
+    authorize,
+    authorize_by_id,
+    decide,
+    decide_gateway,
+    require,
+    visible,
+)
+from open_mcp_gateway.access.policy import ROLES
+from open_mcp_gateway.auth.principal import EVERYTHING, Everything, Permission, Principal
+from open_mcp_gateway.catalog.model import CatalogEntry, LocalProcess, ServerSpec, Snapshot
+from open_mcp_gateway.errors import Denied, GatewayError, NotFound
+from open_mcp_gateway.names import KeyId, Namespace, ServerId
+
+SCOPES: list[frozenset[Namespace] | Everything] = [
+    frozenset(),
+    frozenset({Namespace("production")}),
+    frozenset({Namespace("staging"), Namespace("default")}),
+    EVERYTHING,
+]
+
+
+def entry(server_id: str, namespace: str = "default") -> CatalogEntry:
+    spec = ServerSpec(
+        id=ServerId(server_id), namespace=Namespace(namespace), runtime=LocalProcess(command="true")
+    )
+    return CatalogEntry(spec=spec, shown=spec, runtime_type="local-process")
+
+
+def principal(
+    permissions: frozenset[Permission], namespaces: frozenset[Namespace] | Everything = EVERYTHING
+) -> Principal:
+    return Principal(key_id=KeyId("k"), role="test", permissions=permissions, namespaces=namespaces)
+
+
+WORLD = Snapshot(
+    {
+        item.spec.id: item
+        for item in (entry("pg", "production"), entry("time"), entry("git", "staging"))
+    }
+)
+POWERS = [*ROLES.values(), frozenset[Permission](), frozenset({Permission.MCP_CALL})]
+
+
+def oracle(who: Principal, permission: Permission, item: CatalogEntry | None) -> str:
+    """The rules again, as plainly as they can be put."""
+    if item is None:
+        return "not_found"
+    if not isinstance(who.namespaces, Everything) and item.spec.namespace not in who.namespaces:
+        return "not_found"
+    if permission in who.permissions:
+        return "allowed"
+    return "permission_denied" if Permission.SERVERS_READ in who.permissions else "not_found"
+
+
+def _named(scope: object) -> str:
+    """The same in every process: the order of a set is not."""
+    return ",".join(sorted(scope)) if isinstance(scope, frozenset) else repr(scope)
+
+
+@pytest.mark.parametrize("scope", SCOPES, ids=_named)
+@pytest.mark.parametrize("powers", POWERS, ids=sorted)
+def test_every_small_case(
+    powers: frozenset[Permission], scope: frozenset[Namespace] | Everything
+) -> None:
+    who = principal(powers, scope)
+    for permission, item in itertools.product(Permission, [*WORLD.entries.values(), None]):
+        decision = decide(who, permission, item)
+        assert decision.code == oracle(who, permission, item)
+        assert decision.allowed is (decision.code is Code.ALLOWED)
+        assert_trail_explains(decision)
+
+
+def assert_trail_explains(decision: Decision) -> None:
+    assert decision.trail
+    assert decision.allowed is all(check.ok for check in decision.trail)
+    rules = [check.rule for check in decision.trail]
+    assert rules == list(Rule)[: len(rules)]
+
+
+@given(
+    st.frozensets(st.sampled_from(Permission)),
+    st.frozensets(st.sampled_from(Permission)),
+    st.sampled_from(SCOPES),
+    st.sampled_from(Permission),
+    st.sampled_from(list(WORLD.entries.values())),
+)
+def test_taking_away_never_gives(
+    powers: frozenset[Permission],
+    taken: frozenset[Permission],
+    scope: frozenset[Namespace] | Everything,
+    permission: Permission,
+    item: CatalogEntry,
+) -> None:
+    lesser = decide(principal(powers - taken, scope), permission, item)
+    assert not lesser.allowed or decide(principal(powers, scope), permission, item).allowed
+    assert not lesser.allowed or decide(principal(powers), permission, item).allowed
+    assert not decide(principal(powers, frozenset()), permission, item).allowed
+
+
+def test_the_trail_names_what_was_looked_at() -> None:
+    who = principal(ROLES["viewer"], frozenset({Namespace("default")}))
+    denied = decide(who, Permission.SERVERS_START, WORLD.entries[ServerId("time")])
+    assert [(check.rule, check.subject, check.ok) for check in denied.trail] == [
+        (Rule.EXISTS, "time", True),
+        (Rule.NAMESPACE, "default", True),
+        (Rule.PERMISSION, "servers:start", False),
+        (Rule.READABLE, "servers:read", True),
+    ]
+    hidden = decide(who, Permission.SERVERS_READ, WORLD.entries[ServerId("pg")])
+    assert [(check.rule, check.subject) for check in hidden.trail] == [
+        (Rule.EXISTS, "pg"),
+        (Rule.NAMESPACE, "production"),
+    ]
+
+
+def test_a_permit_says_what_was_decided() -> None:
+    who = principal(ROLES["caller"])
+    item = WORLD.entries[ServerId("pg")]
+    for permit in (
+        authorize(who, Permission.MCP_CALL, item),
+        authorize_by_id(who, Permission.MCP_CALL, WORLD, "pg"),
+    ):
+        assert permit.principal is who
+        assert permit.permission is Permission.MCP_CALL
+        assert permit.entry is item
+
+
+def test_denied_names_permission_and_resource() -> None:
+    who = principal(ROLES["viewer"])
+    attempts: list[Callable[[], object]] = [
+        lambda: authorize(who, Permission.SERVERS_STOP, WORLD.entries[ServerId("pg")]),
+        lambda: authorize_by_id(who, Permission.SERVERS_STOP, WORLD, "pg"),
+    ]
+    for attempt in attempts:
+        with pytest.raises(Denied) as caught:
+            attempt()
+        assert caught.value.permission == "servers:stop"
+        assert caught.value.resource == "server/pg"
+        assert "servers:stop" in caught.value.public
+
+
+def seen(attempt: Callable[[], object]) -> tuple[object, ...]:
+    """All that the outside can learn from a refusal."""
+    with pytest.raises(GatewayError) as caught:
+        attempt()
+    error = caught.value
+    return type(error), error.args, error.public, error.code, error.retry_after_s, vars(error)
+
+
+@pytest.mark.parametrize("permission", Permission)
+@pytest.mark.parametrize(
+    "who",
+    [
+        principal(ROLES["admin"], frozenset({Namespace("default")})),
+        principal(ROLES["viewer"], frozenset()),
+        principal(frozenset()),
+    ],
+    ids=["other namespace", "no namespace", "no rights"],
+)
+def test_hidden_is_as_missing(who: Principal, permission: Permission) -> None:
+    without = Snapshot({name: item for name, item in WORLD.entries.items() if name != "pg"})
+    hidden = seen(lambda: authorize_by_id(who, permission, WORLD, "pg"))
+    missing = seen(lambda: authorize_by_id(who, permission, without, "pg"))
+    assert hidden == missing
+    assert hidden == seen(lambda: authorize(who, permission, WORLD.entries[ServerId("pg")]))
+    assert hidden[0] is NotFound
+    assert hidden[2] == "Server 'pg' not found"
+
+
+@pytest.mark.parametrize("name", ["", "PG", "pg ", "pg\x00", "../pg", "none", "\ud800"])
+def test_a_server_has_one_name(name: str) -> None:
+    with pytest.raises(NotFound) as caught:
+        authorize_by_id(principal(ROLES["admin"]), Permission.MCP_CALL, WORLD, name)
+    assert caught.value.public == f"Server '{name}' not found"
+
+
+def test_an_endless_name_is_not_repeated() -> None:
+    with pytest.raises(NotFound) as caught:
+        authorize_by_id(principal(ROLES["admin"]), Permission.MCP_CALL, WORLD, "x" * 100_000)
+    assert caught.value.public == f"Server '{'x' * 64}' not found"
+
+
+@pytest.mark.parametrize("permission", Permission)
+def test_rights_on_the_gateway_itself(permission: Permission) -> None:
+    holder = principal(frozenset({permission}), frozenset())
+    clearance = require(holder, permission)
+    assert clearance.principal is holder
+    assert clearance.permission is permission
+    assert_trail_explains_gateway(decide_gateway(holder, permission))
+    with pytest.raises(Denied) as caught:
+        require(principal(frozenset(Permission) - {permission}), permission)
+    assert caught.value.permission == permission
+    assert caught.value.resource == "gateway"
+
+
+def assert_trail_explains_gateway(decision: Decision) -> None:
+    assert decision.allowed is all(check.ok for check in decision.trail)
+    assert [check.rule for check in decision.trail] == [Rule.PERMISSION]
+
+
+@pytest.mark.parametrize("scope", SCOPES, ids=_named)
+@pytest.mark.parametrize("powers", POWERS, ids=sorted)
+def test_a_list_is_what_checks_allow(
+    powers: frozenset[Permission], scope: frozenset[Namespace] | Everything
+) -> None:
+    who = principal(powers, scope)
+    for permission in Permission:
+        listed = visible(who, WORLD, permission)
+        assert listed == [
+            item for item in WORLD.entries.values() if oracle(who, permission, item) == "allowed"
+        ]
+    assert visible(who, WORLD) == visible(who, WORLD, Permission.SERVERS_LIST)

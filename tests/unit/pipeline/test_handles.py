@@ -1,0 +1,150 @@
+"""Handles belong to whoever was given them."""
+
+import json
+
+import pytest
+from msgspec import Raw
+
+from open_mcp_gateway.errors import InvalidParams
+from open_mcp_gateway.names import KeyId, ServerId
+from open_mcp_gateway.pipeline import handles as module
+from open_mcp_gateway.pipeline.handles import Handles
+from open_mcp_gateway.protocol.jsonrpc import Call
+
+ALICE, BOB, SERVER = KeyId("alice"), KeyId("bob"), ServerId("s")
+
+
+def call(method: str, **params: object) -> Call:
+    return Call(
+        method, b"1", {name: Raw(json.dumps(value).encode()) for name, value in params.items()}
+    )
+
+
+def given(**result: object) -> bytes:
+    return json.dumps({"jsonrpc": "2.0", "id": 1, "result": result}).encode()
+
+
+@pytest.mark.parametrize(
+    ("source", "message", "use"),
+    [
+        ("tools/list", given(tools=[], nextCursor="h"), call("tools/list", cursor="h")),
+        ("tools/list", given(tools=[], nextCursor=""), call("tools/list", cursor="")),
+        ("tools/call", given(resultType="task", taskId="h"), call("tasks/get", taskId="h")),
+        ("tools/call", given(task={"taskId": "h"}), call("tasks/result", taskId="h")),
+        (
+            "tools/call",
+            given(taskId="h"),
+            call("subscriptions/listen", notifications={"taskIds": ["h"]}),
+        ),
+    ],
+)
+def test_a_handle_is_good_for_its_owner_alone(source: str, message: bytes, use: Call) -> None:
+    handles = Handles()
+    handles.learn(ALICE, SERVER, source, message)
+    handles.check(ALICE, SERVER, use)
+    for caller, server in ((BOB, SERVER), (ALICE, ServerId("other"))):
+        with pytest.raises(InvalidParams):
+            handles.check(caller, server, use)
+
+
+@pytest.mark.parametrize(
+    "free",
+    [
+        Call("tools/list", b"1"),
+        call("tools/list"),
+        call("tools/list", cursor=None),
+        call("tools/call", name="x", cursor="h", taskId="h"),
+        call("subscriptions/listen", notifications={"toolsListChanged": True}),
+    ],
+)
+def test_what_names_no_handle_passes(free: Call) -> None:
+    Handles().check(ALICE, SERVER, free)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        call("tools/list", cursor=7),
+        call("subscriptions/listen", notifications={"taskIds": [7]}),
+        call("subscriptions/listen", notifications=7),
+    ],
+)
+def test_handles_of_the_wrong_type_are_refused(bad: Call) -> None:
+    with pytest.raises(InvalidParams):
+        Handles().check(ALICE, SERVER, bad)
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("tools/call", given(structuredContent={"nextCursor": "h"})),
+        ("tools/list", b'{"id":1,"error":{"code":1,"message":"\\"nextCursor\\""}}'),
+        ("tools/list", b'{"id":1,"result":{"nextCursor":7}}'),
+        ("tools/list", given(tools=[])),
+        ("prompts/get", given(taskId="h")),
+    ],
+)
+def test_nothing_is_learnt_from_other_places(method: str, message: bytes) -> None:
+    handles = Handles()
+    handles.learn(ALICE, SERVER, method, message)
+    with pytest.raises(InvalidParams):
+        handles.check(ALICE, SERVER, call("tools/list", cursor="h"))
+
+
+def test_the_oldest_handles_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_HANDLES", 2)
+    handles = Handles()
+    for name in ("a", "b"):
+        handles.learn(ALICE, SERVER, "tools/list", given(nextCursor=name))
+    handles.check(ALICE, SERVER, call("tools/list", cursor="a"))
+    handles.learn(ALICE, SERVER, "tools/list", given(nextCursor="c"))
+    handles.check(ALICE, SERVER, call("tools/list", cursor="a"))
+    with pytest.raises(InvalidParams):
+        handles.check(ALICE, SERVER, call("tools/list", cursor="b"))
+
+
+def passed(handles: Handles, caller: KeyId, *tasks: object) -> object:
+    message = handles.passed_on(caller, SERVER, "tasks/list", given(tasks=list(tasks), more="x"))
+    return json.loads(message)["result"]
+
+
+def test_a_list_of_tasks_holds_ones_own() -> None:
+    handles = Handles()
+    long = "t" * 1000
+    for caller, task in ((ALICE, "mine"), (ALICE, long), (BOB, "theirs")):
+        message = given(taskId=task)
+        assert handles.passed_on(caller, SERVER, "tools/call", message) is message
+    mine, theirs = {"taskId": "mine", "a": 1.5}, {"taskId": "theirs"}
+    assert passed(handles, ALICE, mine, theirs, {"taskId": long}, {}) == {
+        "tasks": [mine, {"taskId": long}],
+        "more": "x",
+    }
+    assert passed(handles, KeyId("carol"), mine, theirs) == {"tasks": [], "more": "x"}
+    whole = given(tasks=[theirs])
+    assert handles.passed_on(BOB, SERVER, "tasks/list", whole) is whole
+
+
+@pytest.mark.parametrize("result", [{"tasks": 7}, {"tasks": [7]}, {"tasks": [{"taskId": 7}]}, 7])
+def test_a_list_of_tasks_that_cannot_be_read_is_empty(result: object) -> None:
+    message = json.dumps({"jsonrpc": "2.0", "id": 1, "result": result}).encode()
+    found = json.loads(Handles().passed_on(ALICE, SERVER, "tasks/list", message))
+    assert found == {"jsonrpc": "2.0", "id": 1, "result": {"tasks": []}}
+
+
+def test_errors_and_other_answers_pass() -> None:
+    for method, message in (
+        ("tasks/list", b'{"id":1,"error":{"code":1,"message":"tasks"}}'),
+        ("tools/list", given(nextCursor="c")),
+        ("tools/call", b'{"id":1,"error":{"code":1,"message":"\\"taskId\\""}}'),
+        ("prompts/get", given(taskId="x")),
+    ):
+        assert Handles().passed_on(ALICE, SERVER, method, message) is message
+
+
+def test_nobody_can_crowd_out_the_handles_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_HANDLES", 2)
+    handles = Handles()
+    handles.learn(ALICE, SERVER, "tools/list", given(nextCursor="a"))
+    for number in range(10):
+        handles.learn(BOB, SERVER, "tools/list", given(nextCursor=str(number)))
+    handles.check(ALICE, SERVER, call("tools/list", cursor="a"))

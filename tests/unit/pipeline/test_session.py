@@ -1,0 +1,550 @@
+"""A session with servers and clients moved by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+import pytest
+from msgspec import Raw
+
+from open_mcp_gateway.access.authorize import authorize_by_id
+from open_mcp_gateway.auth.principal import Permission
+from open_mcp_gateway.catalog.model import Isolation
+from open_mcp_gateway.errors import (
+    Busy,
+    EraNotSpoken,
+    InvalidParams,
+    InvalidRequest,
+    NotFound,
+    UpstreamBroken,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from open_mcp_gateway.outbound.peer import ANY_MANNER
+from open_mcp_gateway.pipeline import questions
+from open_mcp_gateway.pipeline import session as module
+from open_mcp_gateway.pipeline.errand import Means
+from open_mcp_gateway.pipeline.hub import Hub
+from open_mcp_gateway.pipeline.session import ClientSession
+from open_mcp_gateway.pipeline.sink import ReplySink
+from open_mcp_gateway.protocol.eras import Era
+from open_mcp_gateway.protocol.jsonrpc import Call, decode_incoming
+from tests.unit.pipeline.clients import (
+    MODERN_HANDSHAKE,
+    Asked,
+    HandSink,
+    OwnerDesk,
+    SchemaPeer,
+    audience_of,
+    call,
+    channel_of,
+    initialize,
+    note,
+)
+from tests.unit.pipeline.exchanges import HANDSHAKE, Caller, HandLease
+from tests.unit.supervisor.memory import principal, snapshot_of, spec
+from tests.unit.supervisor.virtual_time import LoopClock
+
+pytestmark = pytest.mark.anyio
+
+
+@dataclass
+class Place:
+    """A server that runs, or does not yet, and sessions with it."""
+
+    desk: OwnerDesk
+    means: Means
+    made: int = 0
+
+    @property
+    def peer(self) -> SchemaPeer:
+        assert self.desk.running is not None
+        assert isinstance(self.desk.running.peer, SchemaPeer)
+        return self.desk.running.peer
+
+    def session(self, **settings: Any) -> ClientSession:
+        self.made += 1
+        snapshot = snapshot_of(spec("a", **settings))
+        permit = authorize_by_id(principal(), Permission.MCP_CALL, snapshot, "a")
+        return ClientSession(self.means, permit, f"session-{self.made}")
+
+    def opened(self, **capabilities: Any) -> ClientSession:
+        session, sink = self.session(), HandSink()
+        session.take(initialize(**capabilities), sink, "r")
+        assert len(sink.answers) == 1
+        return session
+
+
+def lease() -> HandLease:
+    return HandLease(SchemaPeer(HANDSHAKE))
+
+
+@asynccontextmanager
+async def place(running: HandLease | None = None) -> AsyncIterator[Place]:
+    async with anyio.create_task_group() as tasks:
+        desk = OwnerDesk(running)
+        clock = LoopClock()
+        yield Place(desk, Means(desk, tasks, clock, request_timeout_s=30, max_request_s=600))
+        tasks.cancel_scope.cancel()
+
+
+def asked(session: ClientSession, method: str, id: object = 1, **params: Any) -> HandSink:
+    sink = HandSink()
+    session.take(call(method, id, **params), sink, "r")
+    return sink
+
+
+# ── opening ──────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_the_manner_says_what_the_client_said() -> None:
+    async with place(lease()) as here:
+        told: list[tuple[dict[str, Any], bool]] = [
+            ({}, False),
+            ({"experimental": {}}, False),
+            ({"roots": {}}, True),
+        ]
+        for capabilities, alone in told:
+            session = here.opened(**capabilities)
+            assert session.manner.era is Era.LEGACY
+            assert json.loads(session.manner.capabilities) == capabilities
+            assert session.manner.owner == (session.session_id if alone else "")
+        alone_ = here.session(isolation=Isolation.SESSION)
+        alone_.take(initialize(), HandSink(), "r")
+        assert alone_.manner.owner == alone_.session_id
+        plain = here.session(interactive=False)
+        plain.take(initialize(roots={}), HandSink(), "r")
+        assert plain.manner is ANY_MANNER
+
+
+async def test_before_and_after_initialize() -> None:
+    async with place() as here:
+        session = here.session()
+        assert session.version == "2025-03-26"
+        assert isinstance(asked(session, "tools/list").errors[0], InvalidRequest)
+        assert asked(session, "ping").answers[0]["result"] == {}
+        sink = HandSink()
+        session.take(Call("tools/list", None), sink, "r")
+        assert isinstance(sink.errors[0], InvalidRequest)
+        waiting = HandSink()
+        session.take(initialize(), waiting, "r")
+        again = HandSink()
+        session.take(initialize(), again, "r")
+        assert isinstance(again.errors[0], InvalidRequest)
+        here.desk.coming.append(lease())
+        here.desk.go_on.set()
+        await anyio.wait_all_tasks_blocked()
+        assert waiting.answers == [{"jsonrpc": "2.0", "id": 0, "result": {}}]
+        assert session.version == "2025-11-25"
+        session.close()
+        session.close()
+        assert isinstance(asked(session, "tools/list").errors[0], NotFound)
+
+
+async def test_capabilities_that_are_no_object() -> None:
+    async with place(lease()) as here:
+        session, sink = here.session(), HandSink()
+        session.take(call("initialize", 0, capabilities=7, protocolVersion=7), sink, "r")
+        assert isinstance(sink.errors[0], InvalidParams)
+        session.take(call("initialize", 0, protocolVersion=7), sink, "r")
+        assert len(sink.answers) == 1
+
+
+@pytest.mark.parametrize("owned", [True, False])
+async def test_an_opening_that_fails_can_be_tried_again(owned: bool) -> None:
+    async with place() as here:
+        session, sink = here.session(), HandSink()
+        here.desk.go_on.set()
+        refusal = UpstreamUnavailable("no")
+        here.desk.coming.extend([refusal, EraNotSpoken("other", spoken=("2026-07-28",)), lease()])
+        capabilities: dict[str, Any] = {"roots": {}} if owned else {}
+        for _ in range(3):
+            session.take(initialize(**capabilities), sink, "r")
+            await anyio.wait_all_tasks_blocked()
+        assert sink.errors[0] is refusal
+        assert sink.errors[1].data == {"supported": ["2026-07-28"], "requested": "2025-11-25"}
+        assert len(sink.answers) == 1
+        assert len(here.desk.released) == (2 if owned else 0)
+
+
+async def test_a_stateless_server_has_no_sessions() -> None:
+    async with place(HandLease(SchemaPeer(MODERN_HANDSHAKE))) as here:
+        session, sink = here.session(interactive=False), HandSink()
+        session.take(initialize(), sink, "r")
+        assert sink.errors[0].data == {"supported": ["2026-07-28"], "requested": "2025-11-25"}
+
+
+async def test_who_leaves_while_it_opens_leaves_nothing() -> None:
+    async with place() as here:
+        session, sink = here.session(), HandSink()
+        errand = session.take(initialize(roots={}), sink, "r")
+        await anyio.wait_all_tasks_blocked()
+        assert errand is not None
+        errand.abandon()
+        errand.abandon()
+        await anyio.wait_all_tasks_blocked()
+        assert sink.outcomes == 0
+        assert [one.owner for one in here.desk.released] == ["session-1"]
+
+
+async def test_opening_waits_for_a_start_on_top() -> None:
+    async with place() as here:
+        here.means.start_timeout_s = 60.0
+        session, sink = here.session(), HandSink()
+        session.take(initialize(), sink, "r")
+        await anyio.sleep(89)
+        assert sink.outcomes == 0
+        await anyio.sleep(2)
+        assert isinstance(sink.errors[0], UpstreamTimeout)
+
+
+# ── calls ────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_call_and_its_end() -> None:
+    async with place(lease()) as here:
+        session = here.opened()
+        sink = asked(session, "tools/call", "x", name="t", _meta={"progressToken": 1, "v": 2})
+        assert session.inflight == 1
+        sent = here.peer.calls[-1][1]
+        assert sent.progress_token == Raw(b"1")
+        assert sent.params is not None
+        assert json.loads(bytes(sent.params["_meta"])) == {"v": 2}
+        assert isinstance(asked(session, "tools/call", "x").errors[0], InvalidRequest)
+        here.peer.answer({"result": {}})
+        assert sink.answers == [{"jsonrpc": "2.0", "id": "x", "result": {}}]
+        assert session.inflight == 0
+
+
+async def test_a_session_has_so_many_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_RUNNING", 1)
+    async with place(lease()) as here:
+        session = here.opened()
+        asked(session, "tools/list", 1)
+        assert isinstance(asked(session, "tools/list", 2).errors[0], Busy)
+
+
+async def test_a_call_that_waits_for_its_server_is_known() -> None:
+    async with place(lease()) as here:
+        session = here.opened()
+        here.desk.running = None
+        waiting = asked(session, "tools/list", 1)
+        ending = asked(session, "tools/list", 2)
+        await anyio.wait_all_tasks_blocked()
+        assert session.inflight == 2
+        session.deliver(b"1", urgent=True)  # to no call that the server has not seen
+        assert channel_of(session) == [1]
+        session.notification(call("notifications/cancelled", None, requestId=1))
+        assert (waiting.drops, session.inflight) == (1, 1)
+        session.close()
+        assert isinstance(ending.errors[0], NotFound)
+        here.desk.coming.extend([lease(), lease()])
+        here.desk.go_on.set()
+        await anyio.wait_all_tasks_blocked()
+        assert waiting.outcomes == ending.outcomes == 1
+
+
+async def test_a_peer_that_is_gone_is_waited_for() -> None:
+    async with place(lease()) as here:
+        session = here.opened()
+        here.peer.refusal = UpstreamUnavailable("gone")
+        new = lease()
+        here.desk.coming.append(new)
+        here.desk.go_on.set()
+        sink = asked(session, "tools/list")
+        await anyio.wait_all_tasks_blocked()
+        assert isinstance(new.peer, SchemaPeer)
+        new.peer.answer({"result": {}})
+        assert len(sink.answers) == 1
+
+
+async def test_failures_and_cancellations_come_once() -> None:
+    async with place(lease()) as here:
+        session = here.opened()
+        rested: list[int] = []
+        session.on_rest = lambda: rested.append(session.inflight)
+        sinks = [asked(session, "tools/list", number) for number in range(3)]
+        waiters = list(here.peer.waiters)
+        waiters[0].failed(UpstreamBroken("no"))
+        session.notification(call("notifications/cancelled", None, requestId=1, reason="r"))
+        session.notification(call("notifications/cancelled", None, requestId=1))
+        assert (rested, here.peer.cancelled) == ([], ["r"])
+        session.close()
+        assert rested == [0]
+        question = Asked()
+        waiters[2].asked(question)
+        assert question.refusals == ["the call is over"]
+        for waiter in waiters[1:]:
+            waiter.answered(b'{"jsonrpc":"2.0","id":7,"result":{}}', 7)
+            waiter.related(*note("notifications/progress"))
+        assert [sink.outcomes for sink in sinks] == [1, 1, 1]
+        assert all(not sink.messages for sink in sinks)
+
+
+async def test_sinks_that_wait_for_nothing_are_left_alone() -> None:
+    async with place(lease()) as here:
+        session, caller = here.opened(), Caller()
+        session.take(call("tools/list"), ReplySink(caller, "r"), "r")
+        session.sweep(here.means.clock.monotonic() + 1)
+        session.notification(call("notifications/cancelled", None, requestId=1))
+        assert caller.replies == []
+        held = asked(session, "tools/list")
+        session.sweep(here.means.clock.monotonic() - 1)
+        session.sweep(here.means.clock.monotonic() + 1)
+        assert held.held == 1
+
+
+# ── deadlines ────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_persons_time_is_not_the_servers() -> None:
+    async with place(lease()) as here:
+        session = here.opened(roots={})
+        channel_of(session)
+        asked(session, "tools/call", name="x")
+        start_s = here.means.clock.monotonic()
+        first, second = Asked(b"1"), Asked(b"2")
+        audience_of(here.peer).asked(first)
+        assert here.peer.extended[-1] == pytest.approx(start_s + questions.ANSWER_S)
+        await anyio.sleep(100)
+        here.peer.waiters[0].related(*note("notifications/progress"))
+        assert here.peer.extended[-1] == pytest.approx(start_s + 600, abs=101)
+        assert here.peer.extended[-1] >= start_s + 600
+        audience_of(here.peer).asked(second)
+        session.answer(decode_incoming(b'{"id":1,"result":{}}'))
+        assert here.peer.extended[-1] >= start_s + 600
+        session.answer(decode_incoming(b'{"id":2,"result":{}}'))
+        assert here.peer.extended[-1] == pytest.approx(start_s + 100 + 30)
+        assert [len(one.answers) for one in (first, second)] == [1, 1]
+
+
+async def test_progress_moves_the_idle_limit_but_not_the_absolute_one() -> None:
+    async with place(lease()) as here:
+        session = here.opened()
+        asked(session, "tools/call", name="x")
+        start_s = here.means.clock.monotonic()
+        for at_s in (20, 590):
+            await anyio.sleep(at_s - (here.means.clock.monotonic() - start_s))
+            here.peer.waiters[0].related(*note("notifications/progress"))
+        assert here.peer.extended == [pytest.approx(start_s + 50), pytest.approx(start_s + 600)]
+
+
+# ── questions ────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_questions_without_a_channel_wait_for_one() -> None:
+    async with place(lease()) as here:
+        session = here.opened(roots={})
+        question = Asked(params=Raw(b'{"a":1.0}'))
+        audience_of(here.peer).asked(question)
+        (message,) = channel_of(session)
+        assert message == {
+            "jsonrpc": "2.0",
+            "id": 1,
+            "method": "elicitation/create",
+            "params": {"a": 1.0},
+        }
+        for foreign in (b'{"id":2,"result":{}}', b'{"id":"1","result":{}}', b'{"result":{}}'):
+            session.answer(decode_incoming(foreign))
+        assert question.answers == []
+        session.answer(decode_incoming(b'{"id":1,"error":{}}'))
+        session.answer(decode_incoming(b'{"id":1,"result":{}}'))
+        assert len(question.answers) == 1
+
+
+async def test_questions_that_are_called_off() -> None:
+    async with place(lease()) as here:
+        session = here.opened(roots={})
+        came = channel_of(session)
+        audience = audience_of(here.peer)
+        audience.asked(Asked(b'"s"'))
+        for request_id in ("other", "s"):
+            audience.notified(*note("notifications/cancelled", requestId=request_id))
+        audience.notified(*note("notifications/cancelled"))
+        assert [message.get("method") for message in came] == [
+            "elicitation/create",
+            "notifications/cancelled",
+        ]
+        assert came[1]["params"] == {"requestId": 1}
+        assert not session.asking
+
+
+async def test_questions_that_nobody_answers() -> None:
+    async with place(lease()) as here:
+        session = here.opened(roots={})
+        channel_of(session)
+        old, new = Asked(b"1"), Asked(b"2")
+        session.pose(old)
+        await anyio.sleep(questions.ANSWER_S - 1)
+        session.pose(new)
+        await anyio.sleep(2)
+        session.sweep(0)
+        assert (old.refusals, new.refusals) == (["the client did not answer"], [])
+        session.hang_up()
+        assert new.refusals == ["the client is gone"]
+        late = Asked()
+        session.pose(late)
+        assert late.refusals == ["the client is gone"]
+
+
+async def test_questions_of_a_closed_session() -> None:
+    async with place(lease()) as here:
+        session = here.opened(roots={})
+        channel_of(session)
+        open_, late = Asked(), Asked()
+        session.pose(open_)
+        session.close()
+        session.pose(late)
+        assert open_.refusals == late.refusals == ["the client is gone"]
+        assert [one.owner for one in here.desk.released] == [session.session_id]
+        audience_of(here.peer).asked(late)
+        assert late.refusals[-1].startswith("no client here")
+
+
+# ── the channel ──────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_where_messages_go() -> None:
+    async with place(lease()) as here:
+        session = here.opened()
+        session.deliver(b"1", urgent=False)
+        came = channel_of(session)
+        session.deliver(b"2", urgent=False)
+        first, second = asked(session, "tools/list", 1), asked(session, "tools/list", 2)
+        session.deliver(b"3", urgent=True)
+        session.deliver(b"4", urgent=False)
+        session.close_channel(lambda _: None)
+        session.deliver(b"5", urgent=False)
+        assert session.channel is not None
+        session.close_channel(session.channel)
+        session.deliver(b"6", urgent=False)
+        assert came == [1, 2, 4, 5]
+        assert (first.messages, second.messages) == ([], [b"3", b"6"])
+
+
+# ── notifications of the client ──────────────────────────────────────────────────────────────────
+
+
+async def test_which_notifications_are_passed_on() -> None:
+    async with place(lease()) as here:
+        shared, alone = here.opened(), here.opened(roots={})
+        names = ("initialized", "cancelled", "progress", "roots/list_changed", "vendor")
+        for session in (shared, alone, here.session()):
+            for name in names:
+                session.notification(call(f"notifications/{name}", None))
+        alone.close()
+        alone.notification(call("notifications/vendor", None))
+        assert [one.method.removeprefix("notifications/") for _, one in here.peer.calls] == [
+            "vendor",
+            "progress",
+            "roots/list_changed",
+            "vendor",
+        ]
+        here.desk.running = None
+        shared.notification(call("notifications/vendor", None))
+
+
+# ── what sessions share ──────────────────────────────────────────────────────────────────────────
+
+
+def sent(here: Place) -> list[tuple[str, Any]]:
+    """What the server was asked for, with the one member that matters."""
+    return [
+        (one.method.rpartition("/")[2], json.loads(bytes(next(iter((one.params or {}).values())))))
+        for _, one in here.peer.calls
+    ]
+
+
+def level_of(session: ClientSession) -> str | None:
+    return session.level
+
+
+async def test_levels() -> None:
+    async with place(lease()) as here:
+        one, two = here.opened(), here.opened()
+        asked(one, "logging/setLevel", level="error")
+        assert level_of(one) is None
+        here.peer.answer({"result": {}})
+        assert level_of(one) == "error"
+        assert asked(two, "logging/setLevel", level="notice").answers[0]["result"] == {}
+        asked(two, "logging/setLevel", level="debug")
+        here.peer.answer({"error": {}})
+        assert two.level == "notice"
+        asked(two, "logging/setLevel", level="debug")
+        here.peer.waiters.pop().failed(UpstreamBroken("no"))
+        assert two.level == "notice"
+        assert sent(here) == [("setLevel", "info"), ("setLevel", "debug"), ("setLevel", "debug")]
+        here.desk.running = lease()  # a new process
+        asked(one, "tools/list", cursor=None)
+        assert sent(here)[0] == ("setLevel", "info")
+        assert isinstance(asked(one, "logging/setLevel", 2, level=7).errors[0], InvalidParams)
+
+
+async def test_subscriptions() -> None:
+    async with place(lease()) as here:
+        first = here.desk.running
+        assert first is not None
+        one, two = here.opened(), here.opened()
+        for session in (one, two):
+            asked(session, "resources/subscribe", uri="u")
+            here.peer.answer({"result": {}})
+        asked(one, "resources/subscribe", uri="u")
+        here.peer.answer({"error": {}})
+        assert one.subscriptions == {"u"}  # the second time changes nothing
+        asked(one, "resources/subscribe", uri="v")
+        assert one.subscriptions == {"u", "v"}
+        here.peer.answer({"error": {}})
+        assert one.subscriptions == {"u"}
+        assert first.begun - len(first.failures) == 2  # held by both
+        assert asked(one, "resources/unsubscribe", uri="u").answers
+        assert first.begun - len(first.failures) == 1
+        two.close()
+        assert sent(here)[-1] == ("unsubscribe", "u")
+        here.peer.waiters[0].answered(b"", 1)
+        here.peer.waiters[0].failed(UpstreamBroken("no"))
+        here.peer.waiters[0].related(*note("x"))
+        question = Asked()
+        here.peer.waiters[0].asked(question)
+        assert question.refusals == ["nobody is there to be asked"]
+        assert first.begun == len(first.failures)
+
+
+async def test_a_subscription_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_SUBSCRIPTIONS", 1)
+    async with place(lease()) as here:
+        session = here.opened()
+        asked(session, "resources/subscribe", 1, uri="a")
+        assert isinstance(asked(session, "resources/subscribe", 2, uri="b").errors[0], Busy)
+
+
+async def test_a_new_process_is_told_and_held() -> None:
+    async with place(lease()) as here:
+        old = here.desk.running
+        assert old is not None
+        assert isinstance(old.peer, SchemaPeer)
+        session = here.opened()
+        asked(session, "resources/subscribe", 1, uri="u")
+        old.peer.answer({"result": {}})
+        held = asked(session, "tools/call", 2, name="x")
+        here.desk.running = lease()
+        new = here.desk.running
+        asked(session, "tools/list", 3, cursor=None)
+        assert sent(here)[0] == ("subscribe", "u")
+        assert (old.begun - len(old.failures), new.begun - len(new.failures)) == (1, 2)
+        # What the old one still says of the call that it has goes to its session.
+        audience_of(old.peer).notified(*note("notifications/message", level="info"))
+        assert len(held.messages) == 0  # by the latest call of the same session, below
+        old.peer.answer({"result": {}})
+        assert old.begun == len(old.failures)
+        old_hub = audience_of(old.peer)
+        assert isinstance(old_hub, Hub)
+        old_hub.notified(*note("notifications/tools/list_changed"))
+        assert channel_of(session) == []
+        new.peer.refusal = UpstreamUnavailable("gone")
+        session.close()  # tells nobody that it no longer subscribes
+        assert new.begun - len(new.failures) == 0

@@ -1,0 +1,178 @@
+"""What the log says about requests, and what it never says."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.gateway import DEMO, Gateway, start_gateway
+from tests.rawhttp import Answer, connect, request, send
+
+KEY: Final = b"test-key-access-log-31c5"
+CANARY: Final = "canary-7d1f0a"
+AUTH: Final = (b"X-API-Key", KEY)
+JSON: Final = (b"Content-Type", b"application/json")
+
+
+def run(directory: Path, **settings: Any) -> Any:
+    return start_gateway(directory, {"api_key": KEY.decode(), **settings}, {"servers": [DEMO]})
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    with run(tmp_path_factory.mktemp("all"), access_log="all", log_level="debug") as gateway:
+        yield gateway
+
+
+def ask(gateway: Gateway, raw: bytes) -> Answer:
+    return send(gateway.host, gateway.port, raw)
+
+
+def lines(gateway: Gateway, answer: Answer) -> list[dict[str, Any]]:
+    """The lines about one request that have been read so far."""
+    wanted = answer.all("x-request-id")[0]
+    return [
+        line
+        for line in gateway.log()
+        if line["logger"] == "open_mcp_gateway.access" and line["request_id"] == wanted
+    ]
+
+
+def flush(gateway: Gateway) -> None:
+    """Wait until all that was written about earlier requests has been read."""
+    last = ask(gateway, request(b"/servers"))
+    ends = time.perf_counter() + 10
+    while not lines(gateway, last):
+        assert time.perf_counter() < ends, "no line about the last request"
+        threading.Event().wait(0.005)
+
+
+@pytest.mark.parametrize("mode", ["errors", "all", "off"])
+def test_which_requests_get_a_line(tmp_path: Path, mode: str) -> None:
+    with run(tmp_path, access_log=mode) as gateway:
+        answers = [
+            ask(gateway, request(b"/health")),
+            ask(gateway, request(b"/servers", AUTH)),
+            ask(gateway, request(b"/servers")),
+            ask(gateway, request(b"/servers", (b"X-API-Key", b"test-key-wrong"))),
+            ask(gateway, request(b"/nowhere", AUTH)),
+            ask(gateway, b"nonsense\r\n\r\n"),
+            ask(gateway, request(b"/health?" + b"a" * 100_000)),
+        ]
+        expected = [200, 200, 401, 403, 404, 400, 431]
+        assert [answer.status for answer in answers] == expected
+    for answer in answers:
+        wanted = mode == "all" or (mode == "errors" and answer.status >= 400)
+        assert len(lines(gateway, answer)) == (1 if wanted else 0), answer
+
+
+def test_what_a_line_says(everything: Gateway) -> None:
+    given = (b"X-Request-Id", b"trace-1.a:B_c-9")
+    with connect(everything.host, everything.port) as wire:
+        host, port = wire.connection.getsockname()
+        wire.send(request(b"/servers/demo?tag=x", AUTH, given))
+        answer = wire.receive()
+    flush(everything)
+    (line,) = lines(everything, answer)
+    assert line["request_id"] == "trace-1.a:B_c-9"
+    assert (line["method"], line["path"], line["status"]) == ("GET", "/servers/demo", 200)
+    assert line["client"] == f"{host}:{port}"
+    assert line["key_id"]
+    assert 0 <= line["duration_ms"] < 20_000
+    answer = ask(everything, request(b"/servers"))
+    flush(everything)
+    (stranger,) = lines(everything, answer)
+    assert "key_id" not in stranger
+
+
+def test_nobody_writes_lines_of_his_own(everything: Gateway) -> None:
+    """Neither with line ends nor with sheer length."""
+    odd = b'/a%0a{"level":"error"}' + b"\\n" + b"b" * 5_000
+    answer = ask(everything, request(odd, AUTH))
+    flush(everything)
+    (line,) = lines(everything, answer)
+    assert line["path"] == odd[:256].decode()
+    for raw in everything.lines:
+        assert len(raw) < 2_000
+        assert not raw.startswith("{") or json.loads(raw)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        request(b"/mcp", AUTH, JSON, method=b"POST", body=body)
+        for body in (
+            b'{"server_id":"demo","id":"%b","method":"tools/list"}',
+            b'{"server_id":"demo","id":1,"method":"tools/call","params":{"name":"echo",'
+            b'"arguments":{"text":"%b"}}}',
+            b'{"server_id":"demo","id":1,"method":"tools/call","params":{"name":"%b"}}',
+            b'{"server_id":"demo","id":1,"method":"tools/call","params":"%b"}',
+            b'{"server_id":"demo","id":1,"method":"%b"}',
+            b'{"server_id":"demo","id":1,"method":"tools/list","%b":1}',
+            b'{"server_id":"demo","%b',
+            b"%b",
+        )
+    ],
+    ids=range(8),
+)
+def test_payloads_stay_out(everything: Gateway, raw: bytes) -> None:
+    filled = raw.replace(b"%b", CANARY.encode())
+    head, _, body = filled.partition(b"\r\n\r\n")
+    length = b"Content-Length: %d" % len(body)
+    head = b"\r\n".join(
+        length if line.startswith(b"Content-Length") else line for line in head.split(b"\r\n")
+    )
+    answer = ask(everything, head + b"\r\n\r\n" + body)
+    assert answer.status in (200, 400)
+    flush(everything)
+    assert len(lines(everything, answer)) == 1
+    assert CANARY not in "\n".join(everything.lines)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        (b"X-API-Key", CANARY.encode()),
+        (b"Authorization", b"Bearer " + CANARY.encode()),
+        (b"Authorization", b"Basic " + CANARY.encode()),
+        (b"Cookie", CANARY.encode()),
+        (b"X-Request-Id", CANARY.encode() + b" x"),
+        (b"X-Request-Id", b"<" + CANARY.encode() + b">"),
+        (b"X-Server-ID", CANARY.encode()),
+        (b"Content-Type", CANARY.encode()),
+        (b"Origin", b"https://" + CANARY.encode() + b".example"),
+        (b"User-Agent", CANARY.encode()),
+        (b"Host", CANARY.encode() + b".example"),
+    ],
+    ids=lambda pair: pair[0].decode(),
+)
+def test_headers_stay_out(everything: Gateway, header: tuple[bytes, bytes]) -> None:
+    for raw in (
+        request(b"/servers?key=" + CANARY.encode(), header),
+        request(b"/rpc", AUTH, header, method=b"POST", body=b'{"method":"ping"}'),
+        request(b"/servers", header, (b"Bad Name", b"x")),
+    ):
+        ask(everything, raw)
+    flush(everything)
+    said = "\n".join(everything.lines)
+    assert CANARY not in said
+    assert KEY.decode() not in said
+
+
+def test_trace_is_the_level_for_content_and_not_for_keys(tmp_path: Path) -> None:
+    body = b'{"server_id":"demo","id":"%b","method":"ping"}' % CANARY.encode()
+    raw = request(b"/mcp", AUTH, JSON, method=b"POST", body=body)
+    with run(tmp_path, log_level="trace", access_log="all") as gateway:
+        answer = ask(gateway, raw)
+        assert answer.status == 200
+    asked, told = [line for line in gateway.log() if line.get("content")]
+    assert asked["content"] == body.decode()
+    assert told["content"] == answer.body.decode()
+    assert asked["request_id"] == told["request_id"] == answer.all("x-request-id")[0]
+    assert KEY.decode() not in "\n".join(gateway.lines)

@@ -1,0 +1,151 @@
+"""The 2024-11-05 transport, byte by byte."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from open_mcp_gateway.errors import (
+    GatewayError,
+    UpstreamBroken,
+    UpstreamUnavailable,
+)
+from open_mcp_gateway.outbound.settings import OutboundSettings
+from open_mcp_gateway.outbound.verdicts import EraVerdicts
+from open_mcp_gateway.protocol.eras import Era
+from tests.wire.remotes import (
+    CALL,
+    DISCOVERED,
+    Line,
+    Request,
+    ask,
+    http_and_sse,
+    open_at,
+    raw_server,
+    start,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    return "asyncio", {"use_uvloop": True}
+
+
+async def test_asked_in_order_and_remembered() -> None:
+    verdicts = EraVerdicts()
+    async with raw_server(http_and_sse()) as server:
+        for _ in range(2):
+            peer = await open_at(server.url, verdicts=verdicts)
+            await ask(peer, "tools/call", CALL)
+            await peer.aclose()
+        verbs = [(request.verb, request.target) for request in server.requests]
+        handshake = [("GET", "/mcp")] + [("POST", "/messages?id=1")] * 3
+        assert verbs == [("POST", "/mcp"), ("POST", "/mcp"), *handshake, *handshake]
+
+
+async def test_a_path_that_ends_in_sse_is_asked_with_get_first() -> None:
+    async with raw_server(http_and_sse()) as server:
+        peer = await open_at(f"http://127.0.0.1:{server.port}/x/sse?key=1")
+        assert server.requests[0].verb == "GET"
+        await peer.aclose()
+
+
+async def test_a_path_that_ends_in_sse_may_be_modern_all_the_same() -> None:
+    async def no_get(request: Request, line: Line) -> None:
+        if request.verb == "GET":
+            await line.reply(b"", "405 Method Not Allowed")
+        else:
+            await line.result(request, DISCOVERED)
+
+    async with raw_server(no_get) as server:
+        peer = await open_at(f"http://127.0.0.1:{server.port}/sse")
+        assert peer.handshake.era is Era.MODERN
+        await peer.aclose()
+
+
+async def test_an_endpoint_at_another_origin_is_refused() -> None:
+    async with raw_server(http_and_sse("http://evil.test/messages")) as server:
+        with pytest.raises(UpstreamUnavailable, match=r"another origin, http://evil\.test"):
+            await open_at(server.url, headers={"Authorization": "Bearer test-key-1"})
+
+
+async def test_a_post_that_is_refused_fails_its_call_alone() -> None:
+    async def refuse(_request: Request, line: Line, _stream: Line) -> None:
+        await line.reply(b"no", "500 Oops", "text/plain")
+
+    async with raw_server(http_and_sse(on_call=refuse)) as server:
+        peer = await open_at(server.url)
+        with pytest.raises(UpstreamBroken, match="HTTP 500"):
+            await ask(peer, "tools/call", CALL)
+        await ask(peer, "tools/list")
+        await peer.aclose()
+
+
+async def test_a_forgotten_session_loses_the_peer() -> None:
+    async def refuse(_request: Request, line: Line, _stream: Line) -> None:
+        await line.reply(b"no session", "404 Not Found", "text/plain")
+
+    async with raw_server(http_and_sse(on_call=refuse)) as server:
+        peer = await open_at(server.url)
+        lost: list[GatewayError] = []
+        peer.on_lost(lost.append)
+        with pytest.raises(UpstreamBroken):
+            await ask(peer, "tools/call", CALL)
+        assert "forgotten the session" in lost[0].public
+        await peer.aclose()
+
+
+async def cut_stream(_request: Request, line: Line, stream: Line) -> None:
+    await line.reply(b"", "202 Accepted")
+    await stream.send(b'event: message\ndata: {"jsonrpc":"2.0",')
+    await stream.cut()
+
+
+async def end_stream(_request: Request, line: Line, stream: Line) -> None:
+    await line.reply(b"", "202 Accepted")
+    stream.writer.close()
+
+
+async def endless_event(_request: Request, line: Line, stream: Line) -> None:
+    await line.reply(b"", "202 Accepted")
+    while True:
+        await stream.send(b"data: " + b"x" * 1000 + b"\n")
+
+
+@pytest.mark.parametrize("how", [cut_stream, end_stream, endless_event])
+async def test_a_stream_that_breaks_fails_what_is_in_flight(
+    how: Callable[[Request, Line, Line], Awaitable[None]],
+) -> None:
+    async with raw_server(http_and_sse(on_call=how)) as server:
+        peer = await open_at(server.url, settings=OutboundSettings(max_message_bytes=20_000))
+        lost: list[GatewayError] = []
+        peer.on_lost(lost.append)
+        with pytest.raises(UpstreamBroken):
+            await ask(peer, "tools/call", CALL)
+        assert len(lost) == 1
+        with pytest.raises(UpstreamUnavailable):
+            start(peer, "tools/list")
+        await peer.aclose()
+
+
+async def test_nothing_overtakes_the_initialized_notification() -> None:
+    release = asyncio.Event()
+    inner = http_and_sse()
+
+    async def slow_to_accept(request: Request, line: Line) -> None:
+        if request.body and request.method == "notifications/initialized":
+            await release.wait()
+        await inner(request, line)
+
+    async with raw_server(slow_to_accept) as server:
+        peer = await open_at(server.url)
+        _, outcome = start(peer, "tools/list")
+        await server.saw(lambda: "notifications/initialized" in server.methods())
+        assert "tools/list" not in server.methods()
+        release.set()
+        await outcome.message()
+        await peer.aclose()
