@@ -6,7 +6,7 @@ from tests.conformance.client_legs import CLIENT_LEGS, ClientLeg
 from tests.conformance.conftest import Runs
 from tests.conformance.legs import ALONE, Leg
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.peers]
 
 TASKS_CHECKS = 44
 

@@ -5,7 +5,7 @@ import pytest
 from tests.conformance.client_legs import CLIENT_LEGS, ClientLeg
 from tests.conformance.conftest import Runs
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.peers]
 
 
 @pytest.mark.parametrize("leg", CLIENT_LEGS, ids=str)

@@ -5,7 +5,7 @@ import pytest
 from tests.conformance.conftest import Runs
 from tests.conformance.legs import BEHIND_GATEWAY, Leg
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.peers]
 
 
 NOT_IN_JSON = {"server-sse-polling", "server-sse-multiple-streams"}

@@ -7,7 +7,7 @@ from tests.conformance.conftest import Runs
 from tests.conformance.legs import BEHIND_GATEWAY
 from tests.conformance.page import PAGE, client_row, server_row, with_tables
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.peers]
 
 
 def test_page_shows_the_results(every_leg: Runs) -> None:

@@ -18,7 +18,7 @@ from tests.clients.page import PAGE, with_table
 from tests.clients.programs import Client, Way, clients, look
 from tests.process.talk import KEY, Running, run_gateway
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.peers]
 
 STDIO = str(Path(sys.executable).with_name("gateway-stdio"))
 ENV = {"MCP_GATEWAY_API_KEY": KEY}

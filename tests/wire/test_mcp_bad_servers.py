@@ -40,11 +40,14 @@ MODES: Final = (
     "asks_client",
 )
 
+PATIENCE_S: Final = {"huge_reply": 30, "floods_notifications": 30}
+"""For those that have much to say; the others are given up after the second that a test waits."""
+
 
 @pytest.fixture(scope="module")
 def front() -> Iterator[Face]:
     servers = (
-        *(server(mode, mode) for mode in MODES),
+        *(server(mode, mode, request_timeout_seconds=PATIENCE_S.get(mode)) for mode in MODES),
         talker("talker", "legacy"),
         talker("modern", "modern"),
         mirror("mirror", "modern"),

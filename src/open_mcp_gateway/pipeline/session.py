@@ -174,6 +174,7 @@ class ClientSession:
         is in flight; kept for a while when there is neither."""
         latest = self._latest()
         if latest is not None and (urgent or self.channel is None):
+            latest.sign_of_life()  # a server that talks is at work
             latest.sink.message(message)
         else:
             self.leave_word(message)

@@ -334,6 +334,16 @@ async def test_progress_moves_the_idle_limit_but_not_the_absolute_one() -> None:
         assert here.peer.extended == [pytest.approx(start_s + 50), pytest.approx(start_s + 600)]
 
 
+async def test_what_it_hears_while_a_call_is_in_flight_is_a_sign_of_life_too() -> None:
+    async with place(lease()) as here:
+        session = here.opened()
+        asked(session, "tools/call", name="x")
+        start_s = here.means.clock.monotonic()
+        await anyio.sleep(20)
+        session.deliver(note("notifications/message")[0], urgent=True)
+        assert here.peer.extended == [pytest.approx(start_s + 50)]
+
+
 # ── questions ────────────────────────────────────────────────────────────────────────────────────
 
 
