@@ -465,3 +465,59 @@ async def test_loopback_does_not_go_through_a_proxy() -> None:
         peer = await open_at(server.url, environ=environ)
         assert "accept-encoding" not in server.requests[0].headers
         await peer.aclose()
+
+
+async def test_a_head_that_comes_again_means_what_it_meant() -> None:
+    """The second response has the head of the first, byte for byte, and is not parsed again."""
+    answers = iter([b'{"a":1}', b'{"b":2}', b'"\\r\\n\\r\\n"', b'{"c":3}'])
+
+    async def plain_answers(request: Request, line: Line) -> None:
+        await line.result(request, next(answers))
+
+    async with raw_server(modern(plain_answers)) as server:
+        peer = await open_at(server.url)
+        seen = [await ask(peer, "tools/list") for _ in range(4)]
+        assert [b'{"a":1}' in seen[0], b'{"b":2}' in seen[1]] == [True, True]
+        assert [b"\\r\\n\\r\\n" in seen[2], b'{"c":3}' in seen[3]] == [True, True]
+        assert server.connections == 1
+        await peer.aclose()
+
+
+@pytest.mark.parametrize(
+    ("tail", "text"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", ""),  # a second answer, unasked
+        (None, "broke off in the middle"),
+    ],
+)
+async def test_lengths_are_not_taken_on_trust(tail: bytes | None, text: str) -> None:
+    """Neither more nor less than the head says is taken for one response."""
+    count = 0
+
+    async def odd(request: Request, line: Line) -> None:
+        nonlocal count
+        count += 1
+        body = b'{"jsonrpc":"2.0","id":%b,"result":{}}' % request.id
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        whole = head % len(body) + body
+        if count < 3:
+            await line.send(whole)
+        elif tail is None:
+            await line.send(whole[:-4])
+            await line.cut()
+        else:
+            await line.send(whole + tail)
+
+    async with raw_server(modern(odd)) as server:
+        peer = await open_at(server.url)
+        for _ in range(2):
+            await ask(peer, "tools/call", b'{"name":"x"}')
+        if tail is None:
+            with pytest.raises(UpstreamBroken, match=text):
+                await ask(peer, "tools/call", b'{"name":"x"}')
+        else:
+            assert b'"result":{}' in await ask(peer, "tools/call", b'{"name":"x"}')
+        count = 0
+        assert b'"result":{}' in await ask(peer, "tools/call", b'{"name":"x"}')
+        assert server.connections == 2  # the odd one is not used again
+        await peer.aclose()

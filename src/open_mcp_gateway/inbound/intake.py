@@ -43,6 +43,13 @@ class Line(Owner, Protocol):
         """The end of a request that was answered before."""
 
 
+MAX_KEPT_HEADS = 8
+MAX_KEPT_HEAD_BYTES = 2048
+"""Of one connection: heads, as bytes, whose meaning is known because they were parsed before."""
+
+_HEAD_END = b"\r\n\r\n"
+
+
 class _Known(NamedTuple):
     """A request of this connection that was let in, and by which policies."""
 
@@ -51,6 +58,14 @@ class _Known(NamedTuple):
     head: list[tuple[bytes, bytes]]
     admitted: Admitted
     policies: tuple[object, object]
+
+
+class _Kept(NamedTuple):
+    """What the bytes of one head mean."""
+
+    known: _Known
+    declared: bytes
+    body_bytes: int
 
 
 class Intake:
@@ -68,6 +83,10 @@ class Intake:
         """Its ``Content-Length``, kept apart: the rest is often the same as the last time."""
 
         self._known: _Known | None = None
+        self._covered = False
+        """The request that is arriving was let in by what is known."""
+
+        self._kept: dict[bytes, _Kept] = {}
         self.reading: Turn | None = None
         """The request whose body is arriving."""
 
@@ -91,6 +110,9 @@ class Intake:
         self._advanced = False
         """It found a beginning, an end or a piece of a body in that."""
 
+        self._ended = 0
+        """How many requests ended in that."""
+
         self._piece_bytes = 0
         """What it was given when it last found one."""
 
@@ -101,8 +123,12 @@ class Intake:
         """More bytes. Raises HttpParserCallbackError if one of the callbacks has a defect."""
         if self.closing and self.reading is None:
             return
+        between = not self.begun
+        if between and self._kept and self._repeated(data):
+            return
         self._fed_bytes = len(data)
         self._advanced = False
+        self._ended = 0
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as stop:
@@ -116,6 +142,8 @@ class Intake:
         if self._advanced:
             self._piece_bytes = self._fed_bytes
             self._stalled_bytes = 0
+            if between and self._ended == 1 and not self.begun and self._covered:
+                self._keep_head(data)
             return
         self._stalled_bytes += self._fed_bytes
         if self._stalled_bytes > MAX_HEAD_BYTES:
@@ -125,7 +153,48 @@ class Intake:
         """Nothing more comes. Lets go of what refers back here, so that no garbage is left."""
         self.closing = True
         self.reading = self._known = None
+        self._kept.clear()
         del self.parser, self.line
+
+    # ── what needs no parser ─────────────────────────────────────────────────────────────────────
+
+    def _repeated(self, data: bytes) -> bool:
+        """Take a whole request whose head is, byte for byte, one that was parsed before.
+
+        The parser is between two requests, so it would find again what it found then.
+        """
+        end = data.find(_HEAD_END) + len(_HEAD_END)
+        kept = self._kept.get(data[:end])
+        if kept is None or len(data) != end + kept.body_bytes or self.draining or self.closing:
+            return False
+        known, dispatcher = kept.known, self.dispatcher
+        if known.policies != dispatcher.policies:
+            self._kept.clear()
+            return False
+        try:
+            admitted = dispatcher.readmit(known.admitted, kept.declared)
+        except GatewayError:
+            return False
+        self.begun_s = self.now()
+        turn = Turn(self.line, admitted.arrival, keep_alive=True)
+        turn.admitted = admitted
+        turn.size = kept.body_bytes
+        turn.body += memoryview(data)[end:]
+        self.line.enqueue(turn)
+        return True
+
+    def _keep_head(self, data: bytes) -> None:
+        """``data`` was one whole request: remember what its head means."""
+        known, declared = self._known, self.declared
+        if known is None or not declared.isdigit():
+            return
+        body_bytes = int(declared)
+        head = data[: len(data) - body_bytes]
+        if len(head) > MAX_KEPT_HEAD_BYTES or data.find(_HEAD_END) + len(_HEAD_END) != len(head):
+            return
+        if len(self._kept) >= MAX_KEPT_HEADS:
+            self._kept.clear()
+        self._kept[head] = _Kept(known, declared, body_bytes)
 
     # ── what the parser finds ────────────────────────────────────────────────────────────────────
 
@@ -134,6 +203,7 @@ class Intake:
         self.head = []
         self.declared = b""
         self.begun = self._in_head = self._advanced = True
+        self._covered = False
         self.begun_s = self.now()
 
     def on_url(self, url: bytes) -> None:
@@ -182,6 +252,7 @@ class Intake:
         elif keep_alive:
             policies = self.dispatcher.policies
             self._known = _Known(method, self.url, self.head, admitted, policies)
+            self._covered = True
 
     def _same_again(self, method: bytes, version: str) -> bool:
         """Let a request in by what was decided of the one before it, if their heads are the same.
@@ -205,6 +276,7 @@ class Intake:
         try:
             turn.admitted = dispatcher.readmit(known.admitted, self.declared)
             turn.arrival = turn.admitted.arrival
+            self._covered = True
         except GatewayError as error:
             self._refuse(turn, error)
         return True
@@ -225,6 +297,7 @@ class Intake:
 
     def on_message_complete(self) -> None:
         self._advanced = True
+        self._ended += 1
         self.begun = False
         turn, self.reading = self.reading, None
         if turn is None:

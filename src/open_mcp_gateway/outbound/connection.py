@@ -96,6 +96,15 @@ _CUT = "broke off in the middle of its answer; the call may have taken effect"
 _NOT_HTTP = "does not answer in HTTP; check `url`"
 
 
+MAX_KEPT_HEADS = 16
+MAX_KEPT_HEAD_BYTES = 1024
+"""Of one connection: heads, as bytes, whose meaning is known because they were parsed before."""
+
+_HEAD_END = b"\r\n\r\n"
+_UNFRAMED = 0
+"""Stands for the length of a body whose end shows in another way."""
+
+
 class Connection(asyncio.Protocol):
     """The bytes of one connection, and the exchange it is busy with."""
 
@@ -109,6 +118,8 @@ class Connection(asyncio.Protocol):
         "_inflater",
         "_interim",
         "_keep",
+        "_kept",
+        "_length",
         "_parser",
         "exchange",
         "free_since_s",
@@ -125,6 +136,10 @@ class Connection(asyncio.Protocol):
         self._inflater: Inflater | None = None
         self._heard = self._headed = self._answered = self._interim = self._keep = False
         self._head_bytes = 0
+        self._length: int | None = None
+        """Of the body, as declared; None before that is known."""
+        self._kept: dict[bytes, tuple[ResponseHead, int]] = {}
+        """What the bytes of a head mean, and the length of the body after it."""
         self.exchange: Exchange | None = None
         self.used = False
         """It has carried an exchange before the present one."""
@@ -173,10 +188,14 @@ class Connection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        if self.exchange is None:  # unasked, or after a drop
+        exchange = self.exchange
+        if exchange is None:  # unasked, or after a drop
             self.transport.abort()
             return
+        fresh = not self._heard
         self._heard = True
+        if fresh and self._kept and self._repeated(data, exchange):
+            return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -186,6 +205,8 @@ class Connection(asyncio.Protocol):
             self._break(Fault(_CUT if self._headed else _NOT_HTTP, sent=True))
             return
         if self._answered:
+            if fresh and self._keep and self._length:
+                self._keep_head(data, self._length)
             self._finish()
         elif not self._headed:
             self._head_bytes += len(data)
@@ -208,6 +229,35 @@ class Connection(asyncio.Protocol):
         else:
             exchange.fell(Fault(_CLOSED_EARLY, sent=True))
 
+    def _repeated(self, data: bytes, exchange: Exchange) -> bool:
+        """Take a whole response whose head is, byte for byte, one that was parsed before.
+
+        The parser is between two responses, so it would find again what it found then.
+        """
+        end = data.find(_HEAD_END) + len(_HEAD_END)
+        kept = self._kept.get(data[:end])
+        if kept is None or len(data) != end + kept[1]:
+            return False
+        self._head = kept[0]
+        self._inflater = None
+        self._headed = self._answered = self._keep = True
+        exchange.head(kept[0])
+        if self.exchange is exchange:
+            exchange.chunk(data[end:])
+        self._finish()
+        return True
+
+    def _keep_head(self, data: bytes, length: int) -> None:
+        """``data`` was one whole response with a body of ``length`` bytes: remember what its head
+        means."""
+        end = data.find(_HEAD_END) + len(_HEAD_END)
+        plain = self._inflater is None and self._head.status not in _BODILESS
+        if end > MAX_KEPT_HEAD_BYTES or len(data) != end + length or not plain:
+            return
+        if len(self._kept) >= MAX_KEPT_HEADS:
+            self._kept.clear()
+        self._kept[data[:end]] = (self._head, length)
+
     # httptools
 
     def on_message_begin(self) -> None:
@@ -216,11 +266,16 @@ class Connection(asyncio.Protocol):
             return
         self._head = ResponseHead()
         self._inflater = None
+        self._length = None
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
         if name in _FRAMING:
             self._head.framed = True
+            if name != b"content-length":
+                self._length = _UNFRAMED
+            elif self._length is None and value.isdigit():
+                self._length = int(value)
             return
         slot = _FIELDS.get(name)
         if slot is not None and not self._answered:

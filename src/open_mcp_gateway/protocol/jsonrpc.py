@@ -12,6 +12,7 @@ import itertools
 import json
 import re
 from collections import Counter
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import msgspec
@@ -74,6 +75,7 @@ _TOP_LEVEL = frozenset({"server_id", "jsonrpc", "id", "method", "params", "resul
 _IN_PARAMS = frozenset({"name", "uri", "taskId", "cursor", "_meta"})
 _QUOTED = re.compile(f'"(?:{"|".join(sorted(_TOP_LEVEL | _IN_PARAMS))})"'.encode())
 _INTEGER = re.compile(rb"-?(0|[1-9][0-9]*)")
+_NULL = b"null"
 
 _incoming = msgspec.json.Decoder(Incoming)
 _message = msgspec.json.Decoder(Message)
@@ -220,13 +222,13 @@ def raw_id_of(message: Message | None) -> bytes | None:
 def _checked_id(raw: Raw) -> bytes:
     """The raw id; MCP allows strings and integers only (2025-11-25 basic#requests)."""
     text = bytes(raw)
-    if not text.startswith(b'"') and not _INTEGER.fullmatch(text):
+    if text[:1] != b'"' and not text.isdigit() and not _INTEGER.fullmatch(text):
         raise InvalidRequest("'id' must be a string or an integer")
     return text
 
 
 def _params_of(raw: Raw) -> Params | None:
-    if bytes(raw) == b"null":
+    if len(raw) == len(_NULL) and bytes(raw) == _NULL:
         return None
     try:
         params = _params.decode(raw)
@@ -246,9 +248,14 @@ def encode_params(params: Params | None) -> bytes | None:
     return None if params is None else _encoder.encode(params)
 
 
+@lru_cache(256)  # callers use the same few
+def _quoted(method: str) -> bytes:
+    return _encoder.encode(method)
+
+
 def request(upstream_id: int, method: str, params: bytes | None) -> bytes:
     """A request as one line of JSON, without the line end."""
-    name = _encoder.encode(method)
+    name = _quoted(method)
     if params is None:
         return b'{"jsonrpc":"2.0","id":%d,"method":%b}' % (upstream_id, name)
     return b'{"jsonrpc":"2.0","id":%d,"method":%b,"params":%b}' % (upstream_id, name, params)
