@@ -1,9 +1,10 @@
 /* The MCP server behind what is measured: so fast that it is never the bottleneck.
  *
- *   echo http    serves HTTP/1.1 with keep-alive on a free port of 127.0.0.1 and prints the port
- *   echo stdio   serves newline-delimited messages on stdin and stdout until stdin ends
+ *   echo http             serves HTTP/1.1 with keep-alive on a free port of 127.0.0.1 and prints it
+ *   echo http stateless   the same as a server of 2026-07-28
+ *   echo stdio            serves newline-delimited messages on stdin and stdout until stdin ends
  *
- * A session-era server (2025-11-25) without sessions. tools/call answers with the text it was
+ * Otherwise a session-era server (2025-11-25) without sessions. tools/call answers with the text it was
  * given, filled up so that an answer has about 280 bytes. Linux only.
  */
 #define _GNU_SOURCE
@@ -29,6 +30,7 @@ typedef struct { const char *at; size_t len; } span;
 typedef struct { span id, method, text; } request;
 typedef struct { int fd; size_t len; char in[IN_SIZE]; } connection;
 
+static int stateless;
 static char out[OUT_SIZE];
 static size_t out_len;
 
@@ -87,13 +89,19 @@ static void put_result(const request *r) {
     if (is(r->method, "\"tools/call\"")) {
         put_text("\"result\":{\"content\":[{\"type\":\"text\",\"text\":\"");
         if (r->text.len >= 2) put(r->text.at + 1, r->text.len - 2);
-        put_text(FILLER "\"}],\"isError\":false}");
-    } else if (is(r->method, "\"initialize\"")) {
+        put_text(FILLER "\"}],\"isError\":false");
+        put_text(stateless ? ",\"resultType\":\"complete\"}" : "}");
+    } else if (stateless && is(r->method, "\"server/discover\"")) {
+        put_text("\"result\":{\"resultType\":\"complete\",\"supportedVersions\":[\"2026-07-28\"],"
+                 "\"capabilities\":{\"tools\":{}},\"ttlMs\":0,\"cacheScope\":\"private\"}");
+    } else if (!stateless && is(r->method, "\"initialize\"")) {
         put_text("\"result\":{\"protocolVersion\":\"2025-11-25\",\"capabilities\":{\"tools\":{}},"
                  "\"serverInfo\":{\"name\":\"bench-echo\",\"version\":\"1\"}}");
     } else if (is(r->method, "\"tools/list\"")) {
         put_text("\"result\":{\"tools\":[{\"name\":\"echo\",\"inputSchema\":{\"type\":\"object\","
-                 "\"properties\":{\"text\":{\"type\":\"string\"}}}}]}");
+                 "\"properties\":{\"text\":{\"type\":\"string\"}}}}]");
+        put_text(stateless ? ",\"resultType\":\"complete\",\"ttlMs\":0,\"cacheScope\":\"private\"}"
+                           : "}");
     } else if (is(r->method, "\"ping\"")) {
         put_text("\"result\":{}");
     } else {
@@ -142,7 +150,7 @@ static void put_http(const char *head, const char *body, size_t len) {
         put_text("HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n");
         return;
     }
-    put_text(is(r.method, "\"server/discover\"") ? bad : ok);
+    put_text(!stateless && is(r.method, "\"server/discover\"") ? bad : ok);
     size_t gap = out_len; /* the length is known once the answer is written: five places wait */
     put_text("     \r\n\r\n");
     size_t start = out_len;
@@ -227,8 +235,9 @@ static int serve_stdio(void) {
 }
 
 int main(int argc, char **argv) {
-    if (argc == 2 && strcmp(argv[1], "http") == 0) return serve_http();
+    stateless = argc == 3 && strcmp(argv[2], "stateless") == 0;
+    if (argc == 2 + stateless && strcmp(argv[1], "http") == 0) return serve_http();
     if (argc == 2 && strcmp(argv[1], "stdio") == 0) return serve_stdio();
-    fprintf(stderr, "usage: echo http|stdio\n");
+    fprintf(stderr, "usage: echo http [stateless] | echo stdio\n");
     return 2;
 }

@@ -8,6 +8,7 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+from bench.faces import Envelope, Face
 from bench.parts import BUILD, LOAD_CORE, cpu_seconds, pinned, program
 
 TEXT = "how much wood would a woodchuck chuck"
@@ -19,9 +20,9 @@ wrk.method = "POST"
 wrk.path = "{path}"
 wrk.headers["Content-Type"] = "application/json"
 wrk.headers["Accept"] = "application/json, text/event-stream"
-{key}
+{headers}
 wrk.body = [[{body}]]
-
+{request}
 function done(summary, latency, requests)
   local e = summary.errors
   io.write(string.format(
@@ -33,8 +34,19 @@ end
 """
 
 
+# Costs the load time, so only where ids must differ. Always as long as the one in the body.
+UNIQUE_IDS = """
+local number, before, after = {first}, [[{before}]], [[{after}]]
+function request()
+  number = number + 1
+  return wrk.format(nil, nil, nil, before .. number .. after)
+end
+"""
+FIRST_ID = 100_000_000
+
+
 class Target(NamedTuple):
-    """Something that answers ``tools/call`` on ``POST /mcp``."""
+    """Something that answers ``tools/call``."""
 
     name: str
     port: int
@@ -43,6 +55,20 @@ class Target(NamedTuple):
 
     server_id: str = "http"
     key: str | None = None
+    face: Face | None = None
+    """None: the envelope."""
+
+    @property
+    def way(self) -> Face:
+        return self.face or Envelope(self.server_id)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return self.way.headers | ({"X-API-Key": self.key} if self.key else {})
+
+    def body(self, id_: int | str, text: str) -> str:
+        """One tools/call, about 150 bytes."""
+        return json.dumps(self.way.call(id_, text), separators=(",", ":"))
 
 
 class Round(NamedTuple):
@@ -61,22 +87,22 @@ class Round(NamedTuple):
     """Processor time of the target for each request. Steadier than the rest on a busy machine."""
 
 
-def call(server_id: str, id_: int | str, text: str) -> str:
-    """The envelope of one tools/call, about 150 bytes."""
-    params = {"name": "echo", "arguments": {"text": text}}
-    envelope = {"server_id": server_id, "jsonrpc": "2.0", "id": id_, "method": "tools/call"}
-    return json.dumps({**envelope, "params": params}, separators=(",", ":"))
-
-
 def run_wrk(target: Target, connections: int, seconds: int) -> Round:
     """Load ``target`` over ``connections`` keep-alive connections from the other core."""
-    key = f'wrk.headers["X-API-Key"] = "{target.key}"' if target.key else ""
+    way = target.way
+    headers = "\n".join(
+        f'wrk.headers["{name}"] = "{value}"' for name, value in target.headers.items()
+    )
+    first = FIRST_ID if way.unique_ids else 1
+    body, request = target.body(first, TEXT), ""
+    if way.unique_ids:
+        before, _, after = body.partition(str(first))
+        request = UNIQUE_IDS.format(first=first, before=before, after=after)
     script = BUILD / f"{target.name}.lua"
     script.touch(mode=0o600)
-    body = call(target.server_id, 1, TEXT)
-    script.write_text(SCRIPT.format(path="/mcp", key=key, body=body))
+    script.write_text(SCRIPT.format(path=way.path, headers=headers, body=body, request=request))
     options = ["--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s"]
-    url = f"http://127.0.0.1:{target.port}/mcp"
+    url = f"http://127.0.0.1:{target.port}{way.path}"
     command = pinned(LOAD_CORE, program("wrk"), *options, "--script", str(script), url)
     before_s = cpu_seconds(target.pid)
     finished = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -95,9 +121,7 @@ def run_wrk(target: Target, connections: int, seconds: int) -> Round:
 
 def answer(connection: http.client.HTTPConnection, target: Target, body: str) -> dict[str, Any]:
     headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
-    if target.key:
-        headers["X-API-Key"] = target.key
-    connection.request("POST", "/mcp", body, headers)
+    connection.request("POST", target.way.path, body, headers | target.headers)
     response = connection.getresponse()
     content = response.read()
     if response.status != 200:
@@ -112,7 +136,7 @@ def count_wrong(target: Target, client: int, calls: int) -> int:
     wrong = 0
     for number in range(calls):
         id_, text = f"{client}-{number}", f"{TEXT} {client} {number}"
-        message = answer(connection, target, call(target.server_id, id_, text))
+        message = answer(connection, target, target.body(id_, text))
         given = message.get("result", {}).get("content", [{}])[0].get("text", "")
         wrong += message.get("id") != id_ or not given.startswith(text + " ")
     connection.close()

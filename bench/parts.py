@@ -75,6 +75,10 @@ servers:
     runtime:
       type: remote-http
       url: http://127.0.0.1:{upstream}/mcp
+  - id: stateless
+    runtime:
+      type: remote-http
+      url: http://127.0.0.1:{stateless}/mcp
 """
 
 
@@ -161,9 +165,9 @@ def running(
 
 
 @contextlib.contextmanager
-def echo_server() -> Iterator[int]:
+def echo_server(*options: str) -> Iterator[int]:
     """The echo server over HTTP; gives its port."""
-    command = pinned(LOAD_CORE, str(ECHO), "http")
+    command = pinned(LOAD_CORE, str(ECHO), "http", *options)
     with running(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         yield int(process.stdout.readline())
@@ -198,8 +202,8 @@ def nginx(upstream: int) -> Iterator[tuple[int, int]]:
 
 
 @contextlib.contextmanager
-def gateway(upstream: int) -> Iterator[Gateway]:
-    """The gateway in front of the echo server, over both transports, with a key."""
+def gateway(upstream: int, stateless: int) -> Iterator[Gateway]:
+    """The gateway in front of the echo servers, over both transports, with a key."""
     port, key = free_port(), secrets.token_urlsafe(32)
     key_file = BUILD / "api_key"
     key_file.unlink(missing_ok=True)
@@ -208,7 +212,13 @@ def gateway(upstream: int) -> Iterator[Gateway]:
     config = BUILD / "config.yaml"
     config.write_text(CONFIG.format(port=port))
     (BUILD / "catalog.yaml").write_text(
-        CATALOG.format(taskset=program("taskset"), core=LOAD_CORE, echo=ECHO, upstream=upstream)
+        CATALOG.format(
+            taskset=program("taskset"),
+            core=LOAD_CORE,
+            echo=ECHO,
+            upstream=upstream,
+            stateless=stateless,
+        )
     )
     command = pinned(TESTED_CORE, str(GATEWAY), "--config", str(config))
     with running(command, log=BUILD / "gateway.log") as process:

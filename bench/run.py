@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import sys
 
+from bench.faces import Session, Stateless
 from bench.load import Round, Target, run_wrk, wrong_answers
 from bench.parts import (
     ROOT,
@@ -35,11 +36,11 @@ def options(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def starts(upstream: int) -> list[Start]:
+def starts(upstream: int, stateless: int) -> list[Start]:
     """Start the gateway a few times over."""
     found = []
     for _ in range(STARTS):
-        with gateway(upstream) as started:
+        with gateway(upstream, stateless) as started:
             found.append(Start(started.start_s, started.rss_mb))
     return found
 
@@ -66,18 +67,23 @@ def main(arguments: list[str]) -> int:
     build_echo()
     with contextlib.ExitStack() as stack:
         upstream = stack.enter_context(echo_server())
+        stateless = stack.enter_context(echo_server("stateless"))
         targets = [
             Target("direct", upstream),
             Target("nginx", *stack.enter_context(nginx(upstream))),
         ]
         found_starts: list[Start] = []
         if not chosen.no_gateway:
-            found_starts = starts(upstream)
-            started = stack.enter_context(gateway(upstream))
-            process = started.process.pid
+            found_starts = starts(upstream, stateless)
+            started = stack.enter_context(gateway(upstream, stateless))
+            port, process, key = started.port, started.process.pid, started.key
             targets += [
-                Target("gateway-http", started.port, process, "http", started.key),
-                Target("gateway-stdio", started.port, process, "stdio", started.key),
+                Target("gateway-http", port, process, "http", key),
+                Target("gateway-stdio", port, process, "stdio", key),
+                Target("session-http", port, process, "http", key, Session(port, "http", key)),
+                Target("session-stdio", port, process, "stdio", key, Session(port, "stdio", key)),
+                Target("gateway-stateless", port, process, "stateless", key),
+                Target("stateless-http", port, process, "stateless", key, Stateless("stateless")),
             ]
         wrong = {}
         for target in targets:

@@ -25,7 +25,7 @@ def hot(request: pytest.FixtureRequest) -> Iterator[Face]:
 def kept(front: Face) -> int:
     """How many heads the one connection there is remembers."""
     (connection,) = front.connections()
-    return len(connection.intake._kept)
+    return len(connection.intake._heads)
 
 
 def ask(wire: Wire, text: str, number: int) -> None:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
 
 import httptools
 
 from open_mcp_gateway.errors import GatewayError, HeadTooLarge, MalformedMessage
 from open_mcp_gateway.inbound.arrival import MAX_HEAD_BYTES, Arrival
-from open_mcp_gateway.inbound.dispatch import Admitted, Dispatcher
-from open_mcp_gateway.inbound.turn import Owner, Turn
+from open_mcp_gateway.inbound.dispatch import Dispatcher
+from open_mcp_gateway.inbound.known import Known
+from open_mcp_gateway.inbound.turn import Line, Turn
+from open_mcp_gateway.protocol.heads import KnownHeads
 
 log = logging.getLogger(__name__)
 
@@ -25,47 +26,6 @@ AHEAD_BYTES = 64 * 1024
 DISCARD_BYTES = 64 * 1024
 """Body of a refused request that is read away to keep the connection; for a longer one the
 connection ends."""
-
-
-class Line(Owner, Protocol):
-    """The connection as its intake sees it."""
-
-    def enqueue(self, turn: Turn) -> None:
-        """``turn`` can be answered as soon as those before it are."""
-
-    def invite(self) -> None:
-        """The client that is sending now may be waiting to be asked for its body."""
-
-    def large_body(self) -> None:
-        """More of a body has arrived than is kept before its turn has come."""
-
-    def rest_read(self) -> None:
-        """The end of a request that was answered before."""
-
-
-MAX_KEPT_HEADS = 8
-MAX_KEPT_HEAD_BYTES = 2048
-"""Of one connection: heads, as bytes, whose meaning is known because they were parsed before."""
-
-_HEAD_END = b"\r\n\r\n"
-
-
-class _Known(NamedTuple):
-    """A request of this connection that was let in, and by which policies."""
-
-    method: bytes
-    url: bytes
-    head: list[tuple[bytes, bytes]]
-    admitted: Admitted
-    policies: tuple[object, object]
-
-
-class _Kept(NamedTuple):
-    """What the bytes of one head mean."""
-
-    known: _Known
-    declared: bytes
-    body_bytes: int
 
 
 class Intake:
@@ -82,11 +42,11 @@ class Intake:
         self.declared = b""
         """Its ``Content-Length``, kept apart: the rest is often the same as the last time."""
 
-        self._known: _Known | None = None
+        self._known: Known | None = None
         self._covered = False
         """The request that is arriving was let in by what is known."""
 
-        self._kept: dict[bytes, _Kept] = {}
+        self._heads: KnownHeads[tuple[Known, bytes]] = KnownHeads()
         self.reading: Turn | None = None
         """The request whose body is arriving."""
 
@@ -112,7 +72,6 @@ class Intake:
 
         self._ended = 0
         """How many requests ended in that."""
-
         self._piece_bytes = 0
         """What it was given when it last found one."""
 
@@ -124,7 +83,7 @@ class Intake:
         if self.closing and self.reading is None:
             return
         between = not self.begun
-        if between and self._kept and self._repeated(data):
+        if between and self._heads and self._repeated(data):
             return
         self._fed_bytes = len(data)
         self._advanced = False
@@ -142,8 +101,9 @@ class Intake:
         if self._advanced:
             self._piece_bytes = self._fed_bytes
             self._stalled_bytes = 0
-            if between and self._ended == 1 and not self.begun and self._covered:
-                self._keep_head(data)
+            known, declared = self._known, self.declared
+            if between and self._ended == 1 and not self.begun and known and self._covered:
+                self._heads.keep(data, int(declared or 0), (known, declared))
             return
         self._stalled_bytes += self._fed_bytes
         if self._stalled_bytes > MAX_HEAD_BYTES:
@@ -153,48 +113,30 @@ class Intake:
         """Nothing more comes. Lets go of what refers back here, so that no garbage is left."""
         self.closing = True
         self.reading = self._known = None
-        self._kept.clear()
+        self._heads.forget()
         del self.parser, self.line
 
     # ── what needs no parser ─────────────────────────────────────────────────────────────────────
 
     def _repeated(self, data: bytes) -> bool:
-        """Take a whole request whose head is, byte for byte, one that was parsed before.
-
-        The parser is between two requests, so it would find again what it found then.
-        """
-        end = data.find(_HEAD_END) + len(_HEAD_END)
-        kept = self._kept.get(data[:end])
-        if kept is None or len(data) != end + kept.body_bytes or self.draining or self.closing:
+        """Take ``data`` without the parser if it is a whole request with a known head."""
+        found = self._heads.find(data)
+        if found is None or self.draining or self.closing:
             return False
-        known, dispatcher = kept.known, self.dispatcher
-        if known.policies != dispatcher.policies:
-            self._kept.clear()
+        (known, declared), body = found
+        if known.policies != self.dispatcher.policies:
             return False
         try:
-            admitted = dispatcher.readmit(known.admitted, kept.declared)
+            admitted = self.dispatcher.readmit(known.admitted, declared)
         except GatewayError:
             return False
         self.begun_s = self.now()
         turn = Turn(self.line, admitted.arrival, keep_alive=True)
         turn.admitted = admitted
-        turn.size = kept.body_bytes
-        turn.body += memoryview(data)[end:]
+        turn.size = len(body)
+        turn.body += body
         self.line.enqueue(turn)
         return True
-
-    def _keep_head(self, data: bytes) -> None:
-        """``data`` was one whole request: remember what its head means."""
-        known, declared = self._known, self.declared
-        if known is None or not declared.isdigit():
-            return
-        body_bytes = int(declared)
-        head = data[: len(data) - body_bytes]
-        if len(head) > MAX_KEPT_HEAD_BYTES or data.find(_HEAD_END) + len(_HEAD_END) != len(head):
-            return
-        if len(self._kept) >= MAX_KEPT_HEADS:
-            self._kept.clear()
-        self._kept[head] = _Kept(known, declared, body_bytes)
 
     # ── what the parser finds ────────────────────────────────────────────────────────────────────
 
@@ -251,7 +193,7 @@ class Intake:
             self.line.invite()
         elif keep_alive:
             policies = self.dispatcher.policies
-            self._known = _Known(method, self.url, self.head, admitted, policies)
+            self._known = Known(method, self.url, self.head, admitted, policies)
             self._covered = True
 
     def _same_again(self, method: bytes, version: str) -> bool:
@@ -265,10 +207,7 @@ class Intake:
             known is None
             or self.draining
             or version != "1.1"
-            or method != known.method
-            or self.url != known.url
-            or self.head != known.head
-            or known.policies != dispatcher.policies
+            or not known.covers(method, self.url, self.head, dispatcher.policies)
             or not self.parser.should_keep_alive()
         ):
             return False

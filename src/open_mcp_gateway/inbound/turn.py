@@ -123,3 +123,19 @@ class Turn:
         if self.arrival.method != b"HEAD":
             parts.append(reply.body)
         return b"".join(parts)
+
+
+class Line(Owner, Protocol):
+    """The connection as its intake sees it."""
+
+    def enqueue(self, turn: Turn) -> None:
+        """``turn`` can be answered as soon as those before it are."""
+
+    def invite(self) -> None:
+        """The client that is sending now may be waiting to be asked for its body."""
+
+    def large_body(self) -> None:
+        """More of a body has arrived than is kept before its turn has come."""
+
+    def rest_read(self) -> None:
+        """The end of a request that was answered before."""

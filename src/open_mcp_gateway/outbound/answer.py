@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from open_mcp_gateway.errors import MalformedMessage
-from open_mcp_gateway.outbound.connection import Exchange, Fault, ResponseHead
+from open_mcp_gateway.outbound.http_exchange import Exchange, Fault, ResponseHead
 from open_mcp_gateway.protocol.jsonrpc import Incoming, decode_incoming
 from open_mcp_gateway.protocol.sse import EventTooLarge, SseDecoder
 

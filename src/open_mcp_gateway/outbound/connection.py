@@ -12,62 +12,13 @@ import sys
 from typing import Protocol, cast
 
 import httptools
-from msgspec import Struct
 
 from open_mcp_gateway.outbound.decompress import BadCoding, Inflater
+from open_mcp_gateway.outbound.http_exchange import Drain, Exchange, Fault, ResponseHead
+from open_mcp_gateway.protocol.heads import KnownHeads
 
 MAX_HEAD_BYTES = 64 * 1024
 """Longest status line with headers; servers of MCP send well under one KiB."""
-
-
-class Fault(Struct, frozen=True):
-    """Why an exchange will have no (whole) answer."""
-
-    text: str
-    """Completes the sentence "Server 'x' …"."""
-
-    sent: bool
-    """Something of the request may have reached the server."""
-
-
-class ResponseHead:
-    """The parts of a response's head that anybody here reads."""
-
-    __slots__ = ("coding", "content_type", "framed", "location", "session_id", "status")
-
-    def __init__(self) -> None:
-        self.status = 0
-        self.content_type = b""
-        self.coding = b""
-        self.location = b""
-        self.session_id = b""
-        self.framed = False
-        """The end of the body shows otherwise than by the end of the connection."""
-
-
-class Exchange:
-    """One request and whoever takes its response. The callbacks must not raise."""
-
-    __slots__ = ("connection", "replayable", "request", "retried")
-
-    def __init__(self, request: bytes, *, replayable: bool) -> None:
-        self.request = request
-        self.replayable = replayable
-        """Sending it twice does no harm (RFC 9110 section 9.2.2)."""
-        self.retried = False
-        self.connection: Connection | None = None
-
-    def head(self, head: ResponseHead) -> None:
-        """The head has come; interim (1xx) ones are not shown."""
-
-    def chunk(self, data: bytes) -> None:
-        """Some of the body, content coding undone."""
-
-    def done(self) -> None:
-        """The response is complete; the connection is free again."""
-
-    def fell(self, fault: Fault) -> None:
-        """There will be no complete response."""
 
 
 class Home(Protocol):
@@ -96,11 +47,6 @@ _CUT = "broke off in the middle of its answer; the call may have taken effect"
 _NOT_HTTP = "does not answer in HTTP; check `url`"
 
 
-MAX_KEPT_HEADS = 16
-MAX_KEPT_HEAD_BYTES = 1024
-"""Of one connection: heads, as bytes, whose meaning is known because they were parsed before."""
-
-_HEAD_END = b"\r\n\r\n"
 _UNFRAMED = 0
 """Stands for the length of a body whose end shows in another way."""
 
@@ -113,12 +59,12 @@ class Connection(asyncio.Protocol):
         "_head",
         "_head_bytes",
         "_headed",
+        "_heads",
         "_heard",
         "_home",
         "_inflater",
         "_interim",
         "_keep",
-        "_kept",
         "_length",
         "_parser",
         "exchange",
@@ -138,8 +84,7 @@ class Connection(asyncio.Protocol):
         self._head_bytes = 0
         self._length: int | None = None
         """Of the body, as declared; None before that is known."""
-        self._kept: dict[bytes, tuple[ResponseHead, int]] = {}
-        """What the bytes of a head mean, and the length of the body after it."""
+        self._heads: KnownHeads[ResponseHead] = KnownHeads()
         self.exchange: Exchange | None = None
         self.used = False
         """It has carried an exchange before the present one."""
@@ -194,7 +139,7 @@ class Connection(asyncio.Protocol):
             return
         fresh = not self._heard
         self._heard = True
-        if fresh and self._kept and self._repeated(data, exchange):
+        if fresh and self._heads and self._repeated(data, exchange):
             return
         try:
             self._parser.feed_data(data)
@@ -205,8 +150,9 @@ class Connection(asyncio.Protocol):
             self._break(Fault(_CUT if self._headed else _NOT_HTTP, sent=True))
             return
         if self._answered:
-            if fresh and self._keep and self._length:
-                self._keep_head(data, self._length)
+            plain = self._inflater is None and self._head.status not in _BODILESS
+            if fresh and self._keep and self._length and plain:
+                self._heads.keep(data, self._length, self._head)
             self._finish()
         elif not self._headed:
             self._head_bytes += len(data)
@@ -230,33 +176,18 @@ class Connection(asyncio.Protocol):
             exchange.fell(Fault(_CLOSED_EARLY, sent=True))
 
     def _repeated(self, data: bytes, exchange: Exchange) -> bool:
-        """Take a whole response whose head is, byte for byte, one that was parsed before.
-
-        The parser is between two responses, so it would find again what it found then.
-        """
-        end = data.find(_HEAD_END) + len(_HEAD_END)
-        kept = self._kept.get(data[:end])
-        if kept is None or len(data) != end + kept[1]:
+        """Take ``data`` without the parser if it is a whole response with a known head."""
+        found = self._heads.find(data)
+        if found is None:
             return False
-        self._head = kept[0]
+        self._head = found.meaning
         self._inflater = None
         self._headed = self._answered = self._keep = True
-        exchange.head(kept[0])
+        exchange.head(found.meaning)
         if self.exchange is exchange:
-            exchange.chunk(data[end:])
+            exchange.chunk(bytes(found.body))
         self._finish()
         return True
-
-    def _keep_head(self, data: bytes, length: int) -> None:
-        """``data`` was one whole response with a body of ``length`` bytes: remember what its head
-        means."""
-        end = data.find(_HEAD_END) + len(_HEAD_END)
-        plain = self._inflater is None and self._head.status not in _BODILESS
-        if end > MAX_KEPT_HEAD_BYTES or len(data) != end + length or not plain:
-            return
-        if len(self._kept) >= MAX_KEPT_HEADS:
-            self._kept.clear()
-        self._kept[data[:end]] = (self._head, length)
 
     # httptools
 
@@ -346,12 +277,3 @@ class Connection(asyncio.Protocol):
         self.drop()
         if exchange is not None:
             exchange.fell(fault)
-
-
-class Drain(Exchange):
-    """Takes the rest of a response that nobody needs."""
-
-    __slots__ = ()
-
-    def __init__(self) -> None:
-        super().__init__(b"", replayable=False)

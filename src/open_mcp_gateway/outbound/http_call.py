@@ -12,7 +12,7 @@ from msgspec import UNSET
 
 from open_mcp_gateway.errors import GatewayError, MalformedMessage
 from open_mcp_gateway.outbound.answer import Collecting, Reply, is_response, read_message
-from open_mcp_gateway.outbound.connection import Drain, Fault
+from open_mcp_gateway.outbound.http_exchange import Drain, Fault
 from open_mcp_gateway.outbound.link import Link
 from open_mcp_gateway.outbound.peer import Waiter
 from open_mcp_gateway.protocol.jsonrpc import Call, Incoming

@@ -14,7 +14,7 @@ from msgspec import UNSET
 
 from open_mcp_gateway.errors import Busy, MalformedMessage
 from open_mcp_gateway.outbound.answer import Collecting, Reply, read_message
-from open_mcp_gateway.outbound.connection import Fault, ResponseHead
+from open_mcp_gateway.outbound.http_exchange import Fault, ResponseHead
 from open_mcp_gateway.outbound.link import Link
 from open_mcp_gateway.protocol.jsonrpc import Incoming
 

@@ -21,9 +21,9 @@ from open_mcp_gateway.outbound.answer import (
     Fell,
     Reply,
 )
-from open_mcp_gateway.outbound.connection import Fault
 from open_mcp_gateway.outbound.dial import Dialer
 from open_mcp_gateway.outbound.endpoint import BadUrl, Endpoint
+from open_mcp_gateway.outbound.http_exchange import Fault
 from open_mcp_gateway.outbound.pool import Pool
 from open_mcp_gateway.outbound.proxy import Proxy, is_loopback
 from open_mcp_gateway.outbound.settings import OutboundSettings

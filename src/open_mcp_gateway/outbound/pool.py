@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 from open_mcp_gateway.errors import Busy
-from open_mcp_gateway.outbound.connection import Connection, Drain, Exchange, Fault
+from open_mcp_gateway.outbound.connection import Connection
+from open_mcp_gateway.outbound.http_exchange import Carrier, Drain, Exchange, Fault
 from open_mcp_gateway.outbound.settings import OutboundSettings
 
 DRAIN_S = 2.0
@@ -53,7 +54,7 @@ class Pool:
         self._loop = asyncio.get_running_loop()
         self._free: list[Connection] = []
         self._connections: set[Connection] = set()
-        self._draining: dict[Connection, float] = {}
+        self._draining: dict[Carrier, float] = {}
         self._dials: set[asyncio.Task[None]] = set()
         self._queue: OrderedDict[Exchange, None] = OrderedDict()
         self._queued_bytes = 0

@@ -11,8 +11,8 @@ from collections import deque
 from open_mcp_gateway.errors import Busy, UpstreamUnavailable
 from open_mcp_gateway.outbound.answer import MAX_REDIRECTS, Reply
 from open_mcp_gateway.outbound.channel import Loss, Receiver
-from open_mcp_gateway.outbound.connection import Exchange, Fault, ResponseHead
 from open_mcp_gateway.outbound.endpoint import BadUrl, Endpoint
+from open_mcp_gateway.outbound.http_exchange import Exchange, Fault, ResponseHead
 from open_mcp_gateway.outbound.link import Link
 from open_mcp_gateway.protocol.sse import EventTooLarge, SseDecoder
 

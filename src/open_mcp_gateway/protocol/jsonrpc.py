@@ -75,7 +75,6 @@ _TOP_LEVEL = frozenset({"server_id", "jsonrpc", "id", "method", "params", "resul
 _IN_PARAMS = frozenset({"name", "uri", "taskId", "cursor", "_meta"})
 _QUOTED = re.compile(f'"(?:{"|".join(sorted(_TOP_LEVEL | _IN_PARAMS))})"'.encode())
 _INTEGER = re.compile(rb"-?(0|[1-9][0-9]*)")
-_NULL = b"null"
 
 _incoming = msgspec.json.Decoder(Incoming)
 _message = msgspec.json.Decoder(Message)
@@ -228,7 +227,7 @@ def _checked_id(raw: Raw) -> bytes:
 
 
 def _params_of(raw: Raw) -> Params | None:
-    if len(raw) == len(_NULL) and bytes(raw) == _NULL:
+    if len(raw) == 4 and bytes(raw) == b"null":
         return None
     try:
         params = _params.decode(raw)
