@@ -38,6 +38,7 @@ class Arrival:
     __slots__ = (
         "client",
         "declared",
+        "doubled",
         "first_of",
         "headers",
         "key_id",
@@ -56,6 +57,9 @@ class Arrival:
         self.path, _, self.query = target.partition(b"?")
         self.headers = headers
         self.first_of = dict(headers[::-1])  # of equal names the first wins
+        self.doubled = len(self.first_of) < len(headers)
+        """Some header is there more than once."""
+
         self.declared = self.first_of.get(b"content-length", b"")
         self.client = client
         self.origin: AllowedOrigin | None = None
@@ -92,6 +96,7 @@ class Arrival:
         other.origin = self.origin
         other.key_id = self.key_id
         other.first_of = self.first_of
+        other.doubled = self.doubled
         other.declared = declared
         given = b"x-request-id" in self.first_of
         other.request_id = self.request_id if given else new_request_id()

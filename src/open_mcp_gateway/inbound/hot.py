@@ -156,7 +156,7 @@ class Connection(HttpToolsProtocol):
         keep_alive = turn.keep_alive and not (self.draining and self._nothing_follows(turn))
         more_headers = self.server_state.default_headers
         if keep_alive and turn.plain(reply) and self.dispatcher.leaves_no_trace:
-            self.transport.write(turn.rendered_plainly(reply.body, more_headers[0][1]))
+            self.transport.write(turn.rendered_plainly(reply, more_headers[0][1]))
         else:
             reply = self.dispatcher.finish(turn.arrival, reply)
             self.transport.write(turn.rendered(reply, more_headers, keep_alive=keep_alive))

@@ -187,10 +187,10 @@ class McpEndpoint:
             InvalidRequest: it names none, or an unknown revision.
             NotFound: there is no such session for this caller.
         """
-        named = [value for name, value in arrival.headers if name == SESSION_HEADER]
-        if len(named) != 1:
+        named = arrival.header(SESSION_HEADER)
+        if named is None or (arrival.doubled and _times(arrival, SESSION_HEADER) > 1):
             raise InvalidRequest("send one Mcp-Session-Id header; 'initialize' gives it out")
-        session_id = named[0].strip().decode("latin-1")
+        session_id = named.strip().decode("latin-1")
         session = self.sessions.find(permit.principal, permit, session_id)
         version = _version_of(arrival)
         if version is not None and version not in LEGACY_VERSIONS:
@@ -236,6 +236,10 @@ class _Reading:
 
     def abandon(self) -> None:
         self._session.drop_reader(self._stream, self._outlet)
+
+
+def _times(arrival: Arrival, wanted: bytes) -> int:
+    return sum(name == wanted for name, _ in arrival.headers)
 
 
 def _version_of(arrival: Arrival) -> str | None:

@@ -20,6 +20,7 @@ _PLAIN_SUCCESS = (
     b"cache-control: no-store\r\n"
     b"vary: Authorization, X-API-Key\r\n"
     b"x-request-id: %b\r\n"
+    b"%b"
     b"content-type: application/json\r\n"
     b"content-length: %d\r\n\r\n%b"
 )
@@ -90,16 +91,20 @@ class Turn:
     def plain(self, reply: Reply) -> bool:
         """Whether this is the commonest answer, which needs nothing looked up."""
         arrival = self.arrival
-        return (
+        return bool(
             reply.status == 200
-            and not reply.headers
+            and reply.body
             and arrival.origin is None
             and arrival.method == b"POST"
         )
 
-    def rendered_plainly(self, body: bytes, date: bytes) -> bytes:
+    def rendered_plainly(self, reply: Reply, date: bytes) -> bytes:
         """What ``Dispatcher.finish`` and ``rendered`` make of such an answer."""
-        return _PLAIN_SUCCESS % (date, self.arrival.request_id.encode("ascii"), len(body), body)
+        body, more = reply.body, b""
+        for header in reply.headers:
+            more += b"%b: %b\r\n" % header
+        request_id = self.arrival.request_id.encode("ascii")
+        return _PLAIN_SUCCESS % (date, request_id, more, len(body), body)
 
     def head(self, reply: Reply, more_headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
         """Status line and headers, in pieces."""

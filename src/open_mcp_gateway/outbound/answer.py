@@ -80,6 +80,10 @@ def error_code(answer: Incoming) -> int | None:
         return 0
 
 
+def _streams(head: ResponseHead) -> bool:
+    return head.status < 300 and head.content_type[:17].lower() == b"text/event-stream"
+
+
 class Collecting(Exchange):
     """Gathers a body within a bound, or reads events as they come. Subclasses take the outcome."""
 
@@ -122,12 +126,21 @@ class Collecting(Exchange):
 
     # Exchange
 
+    def whole(self, head: ResponseHead, body: bytes) -> None:
+        if len(body) > self._max_bytes or _streams(head):
+            super().whole(head, body)
+        else:
+            self._stream = None
+            self.complete(
+                Reply(head.status, head.content_type, body, head.location, head.session_id)
+            )
+
     def head(self, head: ResponseHead) -> None:
         self._head = head
         self._parts = []
         self._size = 0
         self._stream = None
-        if head.status < 300 and head.content_type[:17].lower() == b"text/event-stream":
+        if _streams(head):
             self._stream = SseDecoder(self._max_bytes)
 
     def chunk(self, data: bytes) -> None:

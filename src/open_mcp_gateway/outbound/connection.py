@@ -180,13 +180,10 @@ class Connection(asyncio.Protocol):
         found = self._heads.find(data)
         if found is None:
             return False
-        self._head = found.meaning
-        self._inflater = None
-        self._headed = self._answered = self._keep = True
-        exchange.head(found.meaning)
-        if self.exchange is exchange:
-            exchange.chunk(bytes(found.body))
-        self._finish()
+        self._answered = True
+        self._free()
+        exchange.connection = None
+        exchange.whole(found.meaning, bytes(found.body))
         return True
 
     # httptools
@@ -256,15 +253,20 @@ class Connection(asyncio.Protocol):
     # Ends
 
     def _finish(self) -> None:
-        exchange, self.exchange = self.exchange, None
+        exchange = self.exchange
+        self._free()
+        if exchange is not None:
+            exchange.connection = None
+            self._end(exchange)
+
+    def _free(self) -> None:
+        """Let go of the exchange, which has its answer; a good connection takes the next one."""
+        self.exchange = None
         self.used = True
         if self._keep and not self.transport.is_closing():
             self._home.release(self)
         else:
             self.transport.close()
-        if exchange is not None:
-            exchange.connection = None
-            self._end(exchange)
 
     def _end(self, exchange: Exchange) -> None:
         if self._inflater is not None and not self._inflater.complete:

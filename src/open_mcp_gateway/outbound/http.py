@@ -19,7 +19,7 @@ from open_mcp_gateway.errors import (
     InternalError,
     UpstreamTimeout,
 )
-from open_mcp_gateway.outbound.answer import MAX_REDIRECTS, Reply
+from open_mcp_gateway.outbound.answer import MAX_REDIRECTS, Reply, response_in
 from open_mcp_gateway.outbound.http_call import HttpCall, Told
 from open_mcp_gateway.outbound.link import Link
 from open_mcp_gateway.outbound.own_request import OwnRequest
@@ -241,7 +241,7 @@ class HttpPeer:
 
     def replied(self, call: HttpCall, reply: Reply) -> None:
         """A whole response that is no event stream."""
-        answer = reply.message
+        answer = response_in(reply.body)
         if reply.status >= 400 and self.overruled(call, reply, answer):
             return
         if answer is not None and answer.id == call.id:

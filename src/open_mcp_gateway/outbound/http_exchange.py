@@ -65,6 +65,12 @@ class Exchange:
     def done(self) -> None:
         """The response is complete; the connection is free again."""
 
+    def whole(self, head: ResponseHead, body: bytes) -> None:
+        """``head``, ``chunk`` and ``done`` in one, where all has come at once."""
+        self.head(head)
+        self.chunk(body)
+        self.done()
+
     def fell(self, fault: Fault) -> None:
         """There will be no complete response."""
 

@@ -383,6 +383,8 @@ def _session_over() -> NotFound:
 
 def _for_upstream(call: Call) -> Call:
     """The call with the progress token taken out of ``_meta``, to be replaced by the peer's own."""
+    if call.params is None or "_meta" not in call.params:
+        return call
     token = read_meta(call.params or {}).get(PROGRESS_TOKEN)
     return Call(call.method, call.id, without_connection_owned(call.params), progress_token=token)
 

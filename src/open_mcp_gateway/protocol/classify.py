@@ -14,7 +14,7 @@ from open_mcp_gateway.protocol.meta import PROTOCOL_VERSION, read_meta
 
 def claims_modern(params: Params | None) -> bool:
     """Whether the request names its own protocol revision, as every stateless one does."""
-    if params is None:
+    if params is None or "_meta" not in params:
         return False
     try:
         return PROTOCOL_VERSION in read_meta(params)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from functools import lru_cache
 
 import msgspec
 from msgspec import Raw
@@ -36,6 +37,7 @@ _PLAIN = re.compile(r"(?:[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)?")
 _text = msgspec.json.Decoder(str)
 
 
+@lru_cache(1024)  # the names of methods and tools
 def encode_value(value: str) -> bytes:
     """``value`` for a header: as it is where that is safe, else inside the base64 sentinel."""
     if _PLAIN.fullmatch(value) and not _SENTINEL.fullmatch(value):
