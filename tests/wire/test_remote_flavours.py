@@ -135,7 +135,7 @@ async def test_a_server_that_ends_during_a_call() -> None:
         _, outcome = start(peer, "tools/call", b'{"name":"forever"}')
         await ask(peer, "ping")
     # The stream of the answer may break first, or the POST that carried the call.
-    with pytest.raises(UpstreamBroken, match="event stream|closed the connection"):
+    with pytest.raises(UpstreamBroken, match=r"event stream|closed the connection"):
         await outcome.message()
     assert len(lost) == 1
     await peer.aclose()
