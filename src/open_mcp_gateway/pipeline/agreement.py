@@ -31,9 +31,12 @@ def manner_for(spec: ServerSpec, params: Params, session_id: str) -> Manner:
         InvalidParams: the client's capabilities are not an object.
     """
     capabilities = _capabilities(params)
+    by_session = spec.isolation is Isolation.SESSION
     if not spec.interactive:
-        return ANY_MANNER
-    alone = spec.isolation is Isolation.SESSION or not INTERACTIVE.isdisjoint(capabilities)
+        if not by_session:
+            return ANY_MANNER
+        capabilities = {}
+    alone = by_session or not INTERACTIVE.isdisjoint(capabilities)
     return Manner(
         era=Era.LEGACY,
         version=_version(params),

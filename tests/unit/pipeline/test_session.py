@@ -117,6 +117,10 @@ async def test_the_manner_says_what_the_client_said() -> None:
         alone_ = here.session(isolation=Isolation.SESSION)
         alone_.take(initialize(), HandSink(), "r")
         assert alone_.manner.owner == alone_.session_id
+        mute = here.session(isolation=Isolation.SESSION, interactive=False)
+        mute.take(initialize(roots={}), HandSink(), "r")
+        assert mute.manner.owner == mute.session_id
+        assert json.loads(mute.manner.capabilities) == {}
         plain = here.session(interactive=False)
         plain.take(initialize(roots={}), HandSink(), "r")
         assert plain.manner is ANY_MANNER
