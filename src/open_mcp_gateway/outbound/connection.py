@@ -186,7 +186,7 @@ class Connection(asyncio.Protocol):
         self._answered = True
         self._free()
         exchange.connection = None
-        exchange.whole(found.meaning, bytes(found.body))
+        exchange.whole(*found)
         return True
 
     # httptools
