@@ -18,6 +18,7 @@ from open_mcp_gateway.inbound.arrival import Arrival
 from open_mcp_gateway.inbound.dispatch import Dispatcher
 from open_mcp_gateway.inbound.outlet import COMMENT_S, MAX_UNSENT_BYTES
 from open_mcp_gateway.pipeline.reply import EVENT_STREAM, Headers, Reply
+from open_mcp_gateway.writes import Writes
 
 AsgiMessage: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[AsgiMessage]]
@@ -25,10 +26,12 @@ Send: TypeAlias = Callable[[AsgiMessage], Awaitable[None]]
 
 
 class Application:
-    """An ASGI application; ``dispatcher`` is also what the hot protocol class talks to."""
+    """An ASGI application; the attributes are for the hot protocol class, which has no other way
+    to what all its connections share."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self.dispatcher = dispatcher
+        self.writes = Writes()
 
     async def __call__(self, scope: AsgiMessage, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

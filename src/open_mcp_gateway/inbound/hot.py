@@ -30,6 +30,7 @@ from open_mcp_gateway.inbound.intake import Intake
 from open_mcp_gateway.inbound.outlet import HotOutlet
 from open_mcp_gateway.inbound.turn import Turn
 from open_mcp_gateway.pipeline.reply import EVENT_STREAM, Headers, Reply
+from open_mcp_gateway.writes import Writes
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,9 @@ class Connection(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.dispatcher: Dispatcher = config.app.dispatcher  # type: ignore[union-attr]
+        self.writes: Writes = config.app.writes  # type: ignore[union-attr]
+        """Holds the common answers; before anything else is done with the transport, flushed."""
+
         self.intake = Intake(self, self.dispatcher, self.loop.time)
         self.active: Turn | None = None
         """The request being answered."""
@@ -103,6 +107,7 @@ class Connection(HttpToolsProtocol):
         if turn is None or self.active is not None or self.queue:
             return
         if turn.expects_continue:
+            self.writes.flush()
             self.transport.write(_CONTINUE)
 
     def large_body(self) -> None:
@@ -155,9 +160,11 @@ class Connection(HttpToolsProtocol):
             return
         keep_alive = turn.keep_alive and not (self.draining and self._nothing_follows(turn))
         more_headers = self.server_state.default_headers
-        if keep_alive and turn.plain(reply) and self.dispatcher.leaves_no_trace:
-            self.transport.write(turn.rendered_plainly(reply, more_headers[0][1]))
+        # Not with more in the queue: only once this is written shows whether there is room for it.
+        if keep_alive and not self.queue and turn.plain(reply) and self.dispatcher.leaves_no_trace:
+            self.writes.add(self.transport, turn.rendered_plainly(reply, more_headers[0][1]))
         else:
+            self.writes.flush()
             reply = self.dispatcher.finish(turn.arrival, reply)
             self.transport.write(turn.rendered(reply, more_headers, keep_alive=keep_alive))
         self._answered(turn, keep_alive=keep_alive)
@@ -172,6 +179,7 @@ class Connection(HttpToolsProtocol):
             return outlet
         reply = self.dispatcher.finish(turn.arrival, Reply(200, headers=(*EVENT_STREAM, *headers)))
         parts = turn.head(reply, self.server_state.default_headers)
+        self.writes.flush()
         framing = b"transfer-encoding: chunked" if turn.chunked else b"connection: close"
         self.transport.write(b"".join((*parts, framing, b"\r\n\r\n")))
         return outlet
@@ -236,8 +244,12 @@ class Connection(HttpToolsProtocol):
             turn.exchange.abandon()
             turn.exchange = turn.outlet = None
 
+    def eof_received(self) -> None:
+        self.writes.flush()  # the transport closes after this
+
     def shutdown(self) -> None:
         """Take no further request; close once the ones already here are answered."""
+        self.writes.flush()
         self.draining = self.intake.draining = True
         if self.active is None and (self.lingering is not None or self._nothing_follows(None)):
             self.transport.close()

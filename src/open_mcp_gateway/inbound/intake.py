@@ -134,7 +134,7 @@ class Intake:
         turn = Turn(self.line, admitted.arrival, keep_alive=True)
         turn.admitted = admitted
         turn.size = len(body)
-        turn.body += body
+        turn.body = body
         self.line.enqueue(turn)
         return True
 
@@ -228,7 +228,7 @@ class Intake:
         turn.size += len(body)
         if turn.queued:
             return
-        turn.body += body
+        turn.take(body)
         if turn.size > self.dispatcher.max_body_bytes:
             self._refuse(turn, self.dispatcher.too_large())
         elif turn.size > AHEAD_BYTES:
@@ -277,7 +277,7 @@ class Intake:
 
     def _enqueue_without_body(self, turn: Turn) -> None:
         """Answer ``turn`` in its order without waiting for the rest of its body."""
-        turn.body.clear()
+        turn.body = b""
         arrival = turn.arrival
         # Who was not invited to send the body may send it or may not; nobody can tell which.
         if arrival.pending_bytes() > DISCARD_BYTES or arrival.header(b"expect") is not None:

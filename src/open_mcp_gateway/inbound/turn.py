@@ -60,8 +60,9 @@ class Turn:
         self.keep_alive = keep_alive
         self.admitted: Admitted | None = None
         self.refusal: GatewayError | None = None
-        self.body = bytearray()
-        """One buffer, whatever the pieces: each of millions of tiny ones has its own overhead."""
+        self.body: bytes | bytearray = b""
+        """What came in one piece as that; else one buffer, whatever the pieces, as each of millions
+        of tiny ones has its own overhead."""
 
         self.chunked = True
         """A stream can end without the connection; not so before HTTP/1.1."""
@@ -80,6 +81,15 @@ class Turn:
         """Whether its sender waits to be asked for the body, which nobody needs otherwise."""
         waits = self.admitted is not None and self.admitted.expects_continue
         return waits and not self.queued and not self.size
+
+    def take(self, piece: bytes) -> None:
+        """More of the body."""
+        if not self.body:
+            self.body = piece
+            return
+        if isinstance(self.body, bytes):
+            self.body = bytearray(self.body)
+        self.body += piece
 
     def respond(self, reply: Reply) -> None:
         self.owner.answer(self, reply)

@@ -16,6 +16,7 @@ import httptools
 from open_mcp_gateway.outbound.decompress import BadCoding, Inflater
 from open_mcp_gateway.outbound.http_exchange import Drain, Exchange, Fault, ResponseHead
 from open_mcp_gateway.protocol.heads import KnownHeads
+from open_mcp_gateway.writes import Writes
 
 MAX_HEAD_BYTES = 64 * 1024
 """Longest status line with headers; servers of MCP send well under one KiB."""
@@ -23,6 +24,8 @@ MAX_HEAD_BYTES = 64 * 1024
 
 class Home(Protocol):
     """Where a connection belongs."""
+
+    writes: Writes
 
     def release(self, connection: Connection) -> None:
         """It can take the next exchange."""
@@ -98,7 +101,7 @@ class Connection(asyncio.Protocol):
         exchange.connection = self
         self._heard = self._headed = self._answered = False
         self._head_bytes = 0
-        self.transport.write(exchange.request)
+        self._home.writes.add(self.transport, exchange.request)
 
     @property
     def quiet(self) -> bool:
@@ -183,7 +186,7 @@ class Connection(asyncio.Protocol):
         self._answered = True
         self._free()
         exchange.connection = None
-        exchange.whole(found.meaning, bytes(found.body))
+        exchange.whole(*found)
         return True
 
     # httptools

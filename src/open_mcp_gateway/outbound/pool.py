@@ -11,6 +11,7 @@ from open_mcp_gateway.errors import Busy
 from open_mcp_gateway.outbound.connection import Connection
 from open_mcp_gateway.outbound.http_exchange import Carrier, Drain, Exchange, Fault
 from open_mcp_gateway.outbound.settings import OutboundSettings
+from open_mcp_gateway.writes import Writes
 
 DRAIN_S = 2.0
 """How long the rest of an event stream may take once its answer has been read."""
@@ -46,12 +47,14 @@ class Pool:
         "_queued_bytes",
         "_settings",
         "_sweeper",
+        "writes",
     )
 
     def __init__(self, dial: Dial, settings: OutboundSettings) -> None:
         self._dial = dial
         self._settings = settings
         self._loop = asyncio.get_running_loop()
+        self.writes = Writes()
         self._free: list[Connection] = []
         self._connections: set[Connection] = set()
         self._draining: dict[Carrier, float] = {}
