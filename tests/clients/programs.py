@@ -145,7 +145,7 @@ def _judged(client: Client, offer: Offer, found: Json) -> str:
     assert offer.text in found["text"], found["text"]
     if offer.id != "sqlite":  # which looks at the arguments first
         assert NO_TOOL in found["error"]
-    assert found["version"] == wanted
+    assert found["version"] == wanted, (offer.id, found["version"])
     return wanted
 
 

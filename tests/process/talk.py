@@ -21,6 +21,7 @@ SERVER = Path(__file__).parents[1] / "servers" / "stdio_server.py"
 KEY = "test-key-0123456789abcdef"
 PATIENCE_S = 20.0
 OWNER = b"OPEN_MCP_GATEWAY_OWNER="
+_META = "io.modelcontextprotocol/"
 
 Json = dict[str, Any]
 
@@ -109,6 +110,30 @@ class Caller:
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.key}"}
         connection.request("POST", "/mcp", json.dumps(envelope), headers)
         return connection
+
+    def open(self, server: str, revision: str, *, sessions: bool) -> None:
+        """Have a server running in the era of ``revision``, once it has answered.
+
+        Clients probe with a time limit of their own, in which a server may not have started yet.
+        """
+        path = f"/servers/{server}/mcp"
+        info = {"name": "test-client", "version": "1"}
+        message: Json = {"jsonrpc": "2.0", "id": 0}
+        headers = {"Accept": "application/json, text/event-stream"}
+        if sessions:
+            params: Json = {"protocolVersion": revision, "capabilities": {}, "clientInfo": info}
+            answer = self.send(
+                "POST", path, message | {"method": "initialize", "params": params}, headers
+            )
+            assert answer.status == 200, answer.body
+            ends = {"Mcp-Session-Id": answer.headers["mcp-session-id"]}
+            assert self.send("DELETE", path, headers=ends).status == 204
+            return
+        own = {f"{_META}protocolVersion": revision, f"{_META}clientCapabilities": {}}
+        message |= {"method": "server/discover", "params": {"_meta": own}}
+        headers |= {"MCP-Protocol-Version": revision, "Mcp-Method": "server/discover"}
+        answer = self.send("POST", path, message, headers)
+        assert revision in answer.result["supportedVersions"]
 
     def shown(self, server: str) -> Json:
         """What ``GET /servers/{id}`` says."""
