@@ -1,8 +1,8 @@
 """What a key store does, whichever database is behind it.
 
-Every method blocks and is called in a worker thread. Each change is one serialised transaction that
-raises the revision ``rev`` by one and stamps it on every row it wrote, so that other processes on the
-same store find what is new by asking for everything after the revision they have.
+Every method blocks and is called in a worker thread. Each change is one serialised transaction
+that raises the revision ``rev`` by one and stamps it on every row it wrote, so that other processes
+on the same store find what is new by asking for everything after the revision they have.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class KeyStore(Protocol):
         be wrong, False is not."""
 
     def note_use(self, used: Mapping[KeyId, float]) -> None:
-        """Keep when each key was last used (seconds since the epoch); never moves it back, raises no
-        revision."""
+        """Keep when each key was last used (seconds since the epoch); never moves it back, and
+        raises no revision."""
 
     def close(self) -> None: ...
