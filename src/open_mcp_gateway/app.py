@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import anyio
 from anyio.abc import TaskGroup
 
-from open_mcp_gateway.access.policy import platform_admin
-from open_mcp_gateway.auth.identify import Identifier, NoAuthentication
+from open_mcp_gateway.access.keyring import Keyring
+from open_mcp_gateway.auth.identify import NoAuthentication
 from open_mcp_gateway.auth.principal import Principal
 from open_mcp_gateway.catalog.diff import Changes, diff
 from open_mcp_gateway.catalog.model import Snapshot
@@ -53,6 +53,7 @@ class Gateway:
         self.config = config
         self.fleet = fleet
         self.clock = clock
+        self.keyring = _keyring(config, clock)
         self.means = Means(
             fleet,
             tasks,
@@ -72,9 +73,10 @@ class Gateway:
             self.forwarder,
             tasks,
             origin=_origin_policy(config),
-            authenticator=_authenticator(config),
+            authenticator=self._authenticator(),
             max_body_bytes=config.max_body_bytes,
             access_log=config.access_log,
+            now=clock.wall,
         )
         self.application = Application(self.dispatcher)
 
@@ -89,22 +91,36 @@ class Gateway:
         Bind address, TLS and file watching keep what they had at start.
         """
         origin = _origin_policy(config)
-        authenticator = _authenticator(config, self.dispatcher.authenticator)
+        keyring = _keyring(config, self.clock)
         # Nothing below can fail, so there is no state half way between old and new.
         self.config = config
         self.means.request_timeout_s = config.request_timeout_seconds
         self.means.max_request_s = config.max_request_seconds
         self.means.start_timeout_s = config.start_timeout_seconds
         self.dispatcher.origin = origin
-        self.dispatcher.authenticator = authenticator
         self.dispatcher.max_body_bytes = config.max_body_bytes
         self.dispatcher.access_log = config.access_log
         self.forwarder.snapshot = snapshot
         self.fleet.reconfigure(_fleet_settings(config))
         self.fleet.apply(snapshot, changes)
         self.management.last_reload = self.clock.now()
-        self._end_streams(lambda principal: not authenticator.holds(principal))
+        self.turn_keys(keyring)
         set_level(config.log_level)
+
+    def turn_keys(self, keyring: Keyring) -> None:
+        """Put other keys in force at once: whoever lost theirs is out, streams and all."""
+        self.keyring = keyring
+        self.dispatcher.authenticator = self._authenticator()
+        self.end_locked_out()
+
+    def end_locked_out(self) -> None:
+        """End what is open in the name of keys that are no longer in force."""
+        authenticator = self.dispatcher.authenticator
+        self._end_streams(lambda principal: not authenticator.holds(principal))
+
+    def _authenticator(self) -> Authenticator:
+        """Off only when the configuration says so by having no way to authenticate at all."""
+        return self.keyring.identifier if self.config.auth_enabled else NoAuthentication()
 
     def _end_streams(self, unwanted: Callable[[Principal], bool]) -> None:
         """End what is open in the name of certain callers: sessions, streams, calls in flight."""
@@ -172,9 +188,5 @@ def _path_of(public_url: str | None) -> str:
     return "" if public_url is None else urlsplit(public_url).path.rstrip("/")
 
 
-def _authenticator(config: Config, earlier: Authenticator | None = None) -> Authenticator:
-    """Off only when the configuration says so by having no way to authenticate at all."""
-    if config.auth_enabled:
-        known = earlier if isinstance(earlier, Identifier) else None
-        return Identifier(config.api_keys, platform_admin, earlier=known)
-    return NoAuthentication()
+def _keyring(config: Config, clock: Clock) -> Keyring:
+    return Keyring(config.tenants, config.keys, clock.wall, roles=config.roles)

@@ -16,14 +16,18 @@ class Clock(Protocol):
     def now(self) -> datetime:
         """Wall-clock time in UTC."""
 
+    def wall(self) -> float:
+        """The same in seconds since the epoch, for comparisons on the path of every request."""
+
 
 class SystemClock:
     """The machine's clocks."""
 
-    __slots__ = ("monotonic",)
+    __slots__ = ("monotonic", "wall")
 
     def __init__(self) -> None:
         self.monotonic = time.monotonic
+        self.wall = time.time
 
     def now(self) -> datetime:
         return datetime.now(UTC)

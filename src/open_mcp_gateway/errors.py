@@ -17,10 +17,14 @@ GatewayError
 │   ├── NotFound                 no such thing, or not visible to this caller
 │   ├── MethodNotAllowed         the path exists, the method does not
 │   ├── Conflict                 the state of the thing forbids it
+│   ├── Outdated                 it has changed since the caller looked
+│   ├── Escalation               more rights are given than the giver has
 │   ├── TooLarge                 body over ``max_body_bytes``
 │   ├── HeadTooLarge             request line and headers over the limit
 │   ├── NotAcceptable            the client takes none of the answer's media types
 │   └── UnsupportedMedia         body is not JSON by its own account
+├── NotConfigured                needs something that this gateway was not set up with
+├── StoreUnavailable             the key store does not answer
 ├── Busy                         no room now; try again later
 ├── Draining                     the gateway is stopping
 ├── UpstreamError                the server behind us is at fault
@@ -38,6 +42,7 @@ A JSON-RPC error that a server sent is data and passes through; it is never one 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 
@@ -127,9 +132,16 @@ class Unauthenticated(Refused):
 
 
 class WrongKey(Refused):
-    """A key was sent that is not one of ours."""
+    """A key was sent that is not one of ours, or is not in force.
+
+    ``reason`` says why a key of ours does not open; only for who sent the whole key.
+    """
 
     code = "wrong_key"
+
+    def __init__(self, public: str, *, reason: str | None = None) -> None:
+        super().__init__(public)
+        self.reason = reason
 
 
 class Denied(Refused):
@@ -137,10 +149,24 @@ class Denied(Refused):
 
     code = "permission_denied"
 
-    def __init__(self, public: str, *, permission: str, resource: str) -> None:
+    def __init__(self, public: str, *, permission: str, resource: str, key_id: str) -> None:
         super().__init__(public)
         self.permission = permission
         self.resource = resource
+        self.key_id = key_id
+
+    def details(self) -> dict[str, object]:
+        """What error bodies say beside the text: what was missing, and how to ask why."""
+        kind, _, server_id = self.resource.partition("/")
+        question = {"action": self.permission}
+        if kind == "server":
+            question["server"] = server_id
+        return {
+            "permission": self.permission,
+            "resource": self.resource,
+            "key_id": self.key_id,
+            "explain": f"POST /auth/explain {json.dumps(question)}",
+        }
 
 
 class ForeignOrigin(Refused):
@@ -166,9 +192,27 @@ class MethodNotAllowed(Refused):
 
 
 class Conflict(Refused):
-    """The present state of the thing forbids what was asked."""
+    """The present state of the thing forbids what was asked; ``code`` says which state."""
 
-    code = "conflict"
+    def __init__(self, public: str, *, code: str = "conflict") -> None:
+        super().__init__(public)
+        self.code = code
+
+
+class Outdated(Refused):
+    """The thing has changed since the caller looked at it (RFC 9110 section 13.1.1)."""
+
+    code = "outdated"
+
+
+class Escalation(Refused):
+    """A caller gives more rights than it has; ``excess`` lists what is too much."""
+
+    code = "scope_escalation"
+
+    def __init__(self, public: str, *, excess: tuple[str, ...]) -> None:
+        super().__init__(public)
+        self.excess = excess
 
 
 class TooLarge(Refused):
@@ -193,6 +237,20 @@ class UnsupportedMedia(Refused):
     """The body's media type is not one this endpoint reads."""
 
     code = "unsupported_media_type"
+
+
+class NotConfigured(GatewayError):
+    """Needs something that this gateway was not set up with; ``code`` says what."""
+
+    def __init__(self, public: str, *, code: str) -> None:
+        super().__init__(public)
+        self.code = code
+
+
+class StoreUnavailable(GatewayError):
+    """The key store does not answer; what it would have said is not guessed."""
+
+    code = "auth_store_unavailable"
 
 
 class Busy(GatewayError):

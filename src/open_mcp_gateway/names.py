@@ -14,6 +14,9 @@ Namespace = NewType("Namespace", str)
 KeyId = NewType("KeyId", str)
 """The public name of a key; safe to log."""
 
+TenantId = NewType("TenantId", str)
+"""A tenant: a holder of keys that are given the same namespaces."""
+
 RequestId = NewType("RequestId", str)
 """The id of one HTTP request: in the answer's ``X-Request-Id`` and on every log line of it."""
 
@@ -22,5 +25,11 @@ SERVER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 NAMESPACE = re.compile(r"[a-z0-9-]{1,63}")
 """Use with ``fullmatch``."""
+
+TENANT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""Use with ``fullmatch``."""
+
+KEY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,149}")
+"""Use with ``fullmatch``. Configured keys have ``config:`` and their tenant before their name."""
 
 DEFAULT_NAMESPACE = Namespace("default")

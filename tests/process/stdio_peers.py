@@ -15,7 +15,8 @@ from msgspec import UNSET, Raw
 
 from open_mcp_gateway.access.authorize import authorize
 from open_mcp_gateway.access.permit import Permit
-from open_mcp_gateway.auth.principal import EVERYTHING, Permission, Principal
+from open_mcp_gateway.auth.principal import PLATFORM, Permission, Principal
+from open_mcp_gateway.auth.scope import EVERYTHING, UNNARROWED
 from open_mcp_gateway.catalog.model import CatalogEntry, EraChoice, LocalProcess, ServerSpec
 from open_mcp_gateway.errors import GatewayError
 from open_mcp_gateway.names import KeyId, ServerId
@@ -38,6 +39,8 @@ CALLER = Principal(
     role="admin",
     permissions=frozenset(Permission),
     namespaces=EVERYTHING,
+    holder=PLATFORM,
+    scope=UNNARROWED,
 )
 
 

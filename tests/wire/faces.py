@@ -24,9 +24,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from open_mcp_gateway import serve
 from open_mcp_gateway.access.authorize import authorize
+from open_mcp_gateway.access.policy import platform_admin
 from open_mcp_gateway.app import Gateway, running
-from open_mcp_gateway.auth.apikeys import KeyDigest, digest_of
-from open_mcp_gateway.auth.principal import EVERYTHING, Permission, Principal
+from open_mcp_gateway.auth.apikeys import digest_of
+from open_mcp_gateway.auth.principal import PLATFORM, Permission, Principal
+from open_mcp_gateway.auth.scope import EVERYTHING, UNNARROWED
 from open_mcp_gateway.catalog.model import CatalogEntry, LocalProcess, ServerSpec, Snapshot
 from open_mcp_gateway.clock import SystemClock
 from open_mcp_gateway.config.model import Config, ListenAddress
@@ -176,6 +178,8 @@ _SOMEBODY: Final = Principal(
     role="admin",
     permissions=frozenset(Permission),
     namespaces=EVERYTHING,
+    holder=PLATFORM,
+    scope=UNNARROWED,
 )
 
 
@@ -189,7 +193,7 @@ def face(name: str, *servers: ServerSpec, **settings: Any) -> Iterator[Face]:
     protocol, uvloop = PROTOCOLS[name]
     config = Config(
         **{
-            "api_keys": (KeyDigest(KeyId("test"), digest_of(KEY)),),
+            "keys": (platform_admin(digest_of(KEY), KeyId("test")),),
             "auth_enabled": True,
             "outbound": OutboundSettings(stop_grace_s=0.2, term_grace_s=0.5),
             **settings,

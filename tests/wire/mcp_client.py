@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeAlias
 
-from open_mcp_gateway.auth.apikeys import KeyDigest, digest_of
+from open_mcp_gateway.access.policy import platform_admin
+from open_mcp_gateway.auth.apikeys import digest_of
 from open_mcp_gateway.catalog.model import Remote, ServerSpec
 from open_mcp_gateway.names import KeyId, ServerId
 from tests.rawhttp import request
@@ -21,7 +22,8 @@ Header: TypeAlias = tuple[bytes, bytes]
 
 OTHER_KEY: Final = b"test-key-other-2b81d0"
 TWO_KEYS: Final = tuple(
-    KeyDigest(KeyId(name), digest_of(key)) for name, key in (("test", KEY), ("other", OTHER_KEY))
+    platform_admin(digest_of(key), KeyId(name))
+    for name, key in (("test", KEY), ("other", OTHER_KEY))
 )
 MODERN: Final = "2026-07-28"
 LEGACY: Final = "2025-11-25"

@@ -14,7 +14,8 @@ from typing import Any
 from msgspec import UNSET
 
 from open_mcp_gateway.access.permit import Permit
-from open_mcp_gateway.auth.principal import EVERYTHING, Permission, Principal
+from open_mcp_gateway.auth.principal import PLATFORM, Permission, Principal
+from open_mcp_gateway.auth.scope import EVERYTHING, UNNARROWED
 from open_mcp_gateway.catalog.model import CatalogEntry, ClientTls, EraChoice, Remote, ServerSpec
 from open_mcp_gateway.errors import GatewayError
 from open_mcp_gateway.names import KeyId, ServerId
@@ -55,6 +56,8 @@ def permit_for(entry: CatalogEntry) -> Permit:
         role="admin",
         permissions=frozenset({Permission.MCP_CALL}),
         namespaces=EVERYTHING,
+        holder=PLATFORM,
+        scope=UNNARROWED,
     )
     return Permit(principal, Permission.MCP_CALL, entry)
 

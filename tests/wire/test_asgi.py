@@ -14,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from open_mcp_gateway.access.policy import platform_admin
 from open_mcp_gateway.app import Gateway, running
-from open_mcp_gateway.auth.apikeys import KeyDigest, digest_of
+from open_mcp_gateway.auth.apikeys import digest_of
 from open_mcp_gateway.catalog.model import CatalogEntry, Snapshot
 from open_mcp_gateway.clock import SystemClock
 from open_mcp_gateway.config.model import Config
@@ -234,9 +235,9 @@ async def gateway(**changes: Any) -> AsyncIterator[Gateway]:
         server("mute", "never_answers"),
         server("slow", "slow_start", env={"TEST_SLOW_START_S": "60"}),
     )
-    key = KeyDigest(KeyId("test"), digest_of(KEY))
+    key = platform_admin(digest_of(KEY), KeyId("test"))
     outbound = OutboundSettings(stop_grace_s=0.2, term_grace_s=0.5)
-    config = Config(api_keys=(key,), auth_enabled=True, outbound=outbound, **changes)
+    config = Config(keys=(key,), auth_enabled=True, outbound=outbound, **changes)
     snapshot = Snapshot(
         {
             spec.id: CatalogEntry(spec=spec, shown=spec, runtime_type="local-process")

@@ -44,7 +44,7 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Face]:
             mirror("mirror-modern", "modern"),
             remote("http", url),
         )
-        with face("hot", *servers, api_keys=TWO_KEYS) as running:
+        with face("hot", *servers, keys=TWO_KEYS) as running:
             yield running
             running.at_rest()
 

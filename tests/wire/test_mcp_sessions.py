@@ -27,7 +27,7 @@ def front(request: pytest.FixtureRequest) -> Iterator[Face]:
         server("slow", "slow_start"),
         server("crash", "crash_mid_call"),
     )
-    with face(request.param, *servers, api_keys=TWO_KEYS) as running:
+    with face(request.param, *servers, keys=TWO_KEYS) as running:
         yield running
         running.at_rest()
         running.inside(lambda: running.gateway.sessions.end_if(lambda _: True))

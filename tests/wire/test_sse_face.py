@@ -23,7 +23,7 @@ def front(request: pytest.FixtureRequest) -> Iterator[Face]:
         talker("modern", "modern"),
         server("dead", "crash_at_start"),
     )
-    with face(request.param, *servers, api_keys=TWO_KEYS) as running:
+    with face(request.param, *servers, keys=TWO_KEYS) as running:
         yield running
         running.at_rest()
         running.until(lambda: running.inside(lambda: not running.gateway.sse._sessions))

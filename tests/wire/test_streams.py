@@ -11,7 +11,8 @@ import anyio
 import msgspec
 import pytest
 
-from open_mcp_gateway.auth.apikeys import KeyDigest, digest_of
+from open_mcp_gateway.access.policy import platform_admin
+from open_mcp_gateway.auth.apikeys import digest_of
 from open_mcp_gateway.catalog.diff import Changes
 from open_mcp_gateway.catalog.model import ServerSpec
 from open_mcp_gateway.inbound import asgi, outlet
@@ -27,7 +28,7 @@ MEGABYTE: Final = 1024 * 1024
 
 @pytest.fixture(scope="module", params=ALL)
 def front(request: pytest.FixtureRequest) -> Iterator[Face]:
-    with face(request.param, *both(), api_keys=TWO_KEYS) as running:
+    with face(request.param, *both(), keys=TWO_KEYS) as running:
         yield running
         running.at_rest()
         running.inside(lambda: running.gateway.sessions.end_if(lambda _: True))
@@ -35,7 +36,7 @@ def front(request: pytest.FixtureRequest) -> Iterator[Face]:
 
 @pytest.fixture(scope="module", params=HOT)
 def hot(request: pytest.FixtureRequest) -> Iterator[Face]:
-    with face(request.param, *both(), api_keys=TWO_KEYS) as running:
+    with face(request.param, *both(), keys=TWO_KEYS) as running:
         yield running
         running.at_rest()
         running.inside(lambda: running.gateway.sessions.end_if(lambda _: True))
@@ -405,7 +406,7 @@ def test_a_stream_that_broke_is_gone_on_with(front: Face, client: MakeClient) ->
 
 
 def test_everything_ends_with_the_key(client: MakeClient) -> None:
-    with face("hot", *both(), api_keys=TWO_KEYS) as running:
+    with face("hot", *both(), keys=TWO_KEYS) as running:
         one = client(running, "legacy", key=OTHER_KEY).initialize()
         stays = client(running, "legacy", key=KEY).initialize()
         listen = client(running, "modern", key=OTHER_KEY).subscribe(toolsListChanged=True)
@@ -418,8 +419,8 @@ def test_everything_ends_with_the_key(client: MakeClient) -> None:
         )
         assert sse.event() is not None
         running.until(lambda: running.used("legacy")[1] >= 2 and running.used("modern")[1] >= 3)
-        keys = (KeyDigest(KeyId("test"), digest_of(KEY)),)
-        config = msgspec.structs.replace(running.gateway.config, api_keys=keys)
+        keys = (platform_admin(digest_of(KEY), KeyId("test")),)
+        config = msgspec.structs.replace(running.gateway.config, keys=keys)
         began_s = time.perf_counter()
         running.inside(lambda: running.gateway.apply(config, running.gateway.snapshot, Changes()))
         assert [event for event in stream.events() if event.data] == []

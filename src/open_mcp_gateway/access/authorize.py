@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from open_mcp_gateway.access.permit import Clearance, Permit
 from open_mcp_gateway.auth.principal import Permission, Principal
+from open_mcp_gateway.auth.scope import Scope
 from open_mcp_gateway.catalog.model import CatalogEntry, Snapshot
 from open_mcp_gateway.errors import Denied, NotFound
 from open_mcp_gateway.names import ServerId
@@ -25,24 +26,49 @@ _MAX_KEPT: Final = 100_000
 
 
 class Code(enum.StrEnum):
-    """What a decision comes to; the two refusals are the ``code`` of their error bodies."""
+    """What a decision comes to; refusals are the ``code`` of their error bodies."""
 
     ALLOWED = "allowed"
     NOT_FOUND = "not_found"
     PERMISSION_DENIED = "permission_denied"
+    NOT_IN_SCOPE = "not_in_scope"
+    """A tool, resource or prompt of a server that the caller may use."""
 
 
 class Rule(enum.StrEnum):
     """The rules in the order they are applied."""
 
     EXISTS = "the server is in the catalog"
-    NAMESPACE = "the server's namespace is one of the caller's"
-    PERMISSION = "the caller's role grants the permission"
+    NAMESPACE = "the server's namespace is one of the tenant's"
+    OWN_NAMESPACE = "the server's namespace is one of the key's"
+    SERVER = "the server is one of the key's"
+    PERMISSION = "the role grants the permission"
+    OWN_PERMISSION = "the key keeps the permission"
     READABLE = "the caller may read the server"
+    TOOL = "the tool is one of the key's"
+    NOT_DENIED = "the tool is not one that the key denies"
+    RESOURCE = "the resource is one of the key's"
+    PROMPT = "the prompt is one of the key's"
+
+
+class Kind(enum.StrEnum):
+    """What of a server can be in scope or not."""
+
+    TOOL = "tool"
+    RESOURCE = "resource"
+    PROMPT = "prompt"
+
+
+class Item(Struct, frozen=True):
+    """A tool or prompt by its name, or a resource by its URI, as the server calls it."""
+
+    kind: Kind
+    name: str
 
 
 class Check(Struct, frozen=True):
-    """One rule as applied: ``subject`` is the server id, namespace or permission it looked at."""
+    """One rule as applied: ``subject`` is the server id, namespace, permission or name it was
+    applied to."""
 
     rule: Rule
     subject: str
@@ -60,31 +86,76 @@ class Decision(Struct, frozen=True):
     trail: tuple[Check, ...]
 
 
-def decide(principal: Principal, permission: Permission, entry: CatalogEntry | None) -> Decision:
-    """Whether ``principal`` may exercise ``permission`` on ``entry``; None is a missing server."""
+def decide(
+    principal: Principal,
+    permission: Permission,
+    entry: CatalogEntry | None,
+    item: Item | None = None,
+) -> Decision:
+    """Whether ``principal`` may exercise ``permission`` on ``entry``, or on ``item`` of it.
+
+    An entry of None is a missing server.
+    """
     if entry is None:
         return Decision(False, Code.NOT_FOUND, (Check(Rule.EXISTS, "", False),))
-    spec = entry.spec
-    exists = Check(Rule.EXISTS, spec.id, True)
-    if spec.namespace not in principal.namespaces:
-        hidden = Check(Rule.NAMESPACE, spec.namespace, False)
-        return Decision(False, Code.NOT_FOUND, (exists, hidden))
-    namespace = Check(Rule.NAMESPACE, spec.namespace, True)
-    if permission in principal.permissions:
-        granted = Check(Rule.PERMISSION, permission, True)
-        return Decision(True, Code.ALLOWED, (exists, namespace, granted))
-    refused = Check(Rule.PERMISSION, permission, False)
-    may_read = Permission.SERVERS_READ in principal.permissions
-    readable = Check(Rule.READABLE, Permission.SERVERS_READ, may_read)
-    code = Code.PERMISSION_DENIED if may_read else Code.NOT_FOUND
-    return Decision(False, code, (exists, namespace, refused, readable))
+    spec, scope = entry.spec, principal.scope
+    trail: tuple[Check, ...] = (
+        Check(Rule.EXISTS, spec.id, True),
+        Check(Rule.NAMESPACE, spec.namespace, spec.namespace in principal.namespaces),
+        Check(Rule.OWN_NAMESPACE, spec.namespace, spec.namespace in scope.namespaces),
+        Check(Rule.SERVER, spec.id, spec.id in scope.servers),
+    )
+    if not _all_ok(trail):
+        return Decision(False, Code.NOT_FOUND, trail)
+    trail += _granted(principal, permission)
+    if not _all_ok(trail):
+        may_read = principal.may(Permission.SERVERS_READ)
+        trail += (Check(Rule.READABLE, Permission.SERVERS_READ, may_read),)
+        code = Code.PERMISSION_DENIED if may_read else Code.NOT_FOUND
+        return Decision(False, code, trail)
+    if item is not None:
+        trail += _in_scope(scope, f"{spec.id}/{item.name}", item.kind)
+        if not _all_ok(trail):
+            return Decision(False, Code.NOT_IN_SCOPE, trail)
+    return Decision(True, Code.ALLOWED, trail)
+
+
+def _granted(principal: Principal, permission: Permission) -> tuple[Check, ...]:
+    return (
+        Check(Rule.PERMISSION, permission, permission in principal.permissions),
+        Check(Rule.OWN_PERMISSION, permission, permission in principal.scope.permissions),
+    )
+
+
+def _in_scope(scope: Scope, name: str, kind: Kind) -> tuple[Check, ...]:
+    match kind:
+        case Kind.TOOL:
+            return (
+                Check(Rule.TOOL, name, name in scope.tools),
+                Check(Rule.NOT_DENIED, name, name not in scope.deny_tools),
+            )
+        case Kind.RESOURCE:
+            return (Check(Rule.RESOURCE, name, name in scope.resources),)
+        case Kind.PROMPT:
+            return (Check(Rule.PROMPT, name, name in scope.prompts),)
+
+
+def _all_ok(trail: tuple[Check, ...]) -> bool:
+    return all(check.ok for check in trail)
 
 
 def decide_gateway(principal: Principal, permission: Permission) -> Decision:
     """Whether ``principal`` may exercise ``permission`` where no single server is meant."""
-    allowed = permission in principal.permissions
-    trail = (Check(Rule.PERMISSION, permission, allowed),)
+    trail = _granted(principal, permission)
+    allowed = _all_ok(trail)
     return Decision(allowed, Code.ALLOWED if allowed else Code.PERMISSION_DENIED, trail)
+
+
+def may_use(permit: Permit, item: Item) -> bool:
+    """Whether what ``permit`` allows on a server includes this part of it."""
+    if not permit.principal.scope.narrows_calls:
+        return True
+    return decide(permit.principal, permit.permission, permit.entry, item).allowed
 
 
 def authorize(principal: Principal, permission: Permission, entry: CatalogEntry) -> Permit:
@@ -136,7 +207,7 @@ def require(principal: Principal, permission: Permission) -> Clearance:
         Denied: it may not.
     """
     if not decide_gateway(principal, permission).allowed:
-        raise _denied(permission, "gateway")
+        raise _denied(principal, permission, "gateway")
     return Clearance(principal, permission)
 
 
@@ -155,11 +226,11 @@ def _permit(
     if decision.allowed and entry is not None:
         return Permit(principal, permission, entry)
     if decision.code is Code.PERMISSION_DENIED:
-        raise _denied(permission, f"server/{server_id}")
+        raise _denied(principal, permission, f"server/{server_id}")
     # Longer than any id: whoever asks for a megabyte of id does not get it back.
     raise NotFound(f"Server '{server_id[:_LONGEST_ID_CHARS]}' not found")
 
 
-def _denied(permission: Permission, resource: str) -> Denied:
+def _denied(principal: Principal, permission: Permission, resource: str) -> Denied:
     text = f"Permission '{permission}' on '{resource}' is required"
-    return Denied(text, permission=permission, resource=resource)
+    return Denied(text, permission=permission, resource=resource, key_id=principal.key_id)

@@ -1,11 +1,16 @@
-"""The built-in roles, and what a configured key may do by its role."""
+"""The built-in roles, and what a key may do by its role, its holder and its own scope. Pure."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from ipaddress import ip_network
+from typing import Final, TypeAlias
 
-from open_mcp_gateway.auth.apikeys import KeyDigest
-from open_mcp_gateway.auth.principal import EVERYTHING, Permission, Principal
+from open_mcp_gateway.auth.identify import ALWAYS_S, Holding, Reason
+from open_mcp_gateway.auth.principal import PLATFORM, Permission, Platform, Principal
+from open_mcp_gateway.auth.records import KeyRecord, TenantRecord
+from open_mcp_gateway.auth.scope import EVERYTHING, Everything
+from open_mcp_gateway.names import KeyId, Namespace, TenantId
 
 _VIEWER: Final = frozenset(
     {Permission.SERVERS_LIST, Permission.SERVERS_READ, Permission.STATS_READ}
@@ -16,31 +21,97 @@ _OPERATOR: Final = _CALLER | {
     Permission.SERVERS_STOP,
     Permission.SERVERS_RESTART,
 }
-_ADMIN: Final = _OPERATOR | {Permission.CATALOG_RELOAD}
+_TENANT_ADMIN: Final = _OPERATOR | {
+    Permission.KEYS_READ,
+    Permission.KEYS_WRITE,
+    Permission.EXPLAIN_ANY,
+}
+_AUDITOR: Final = _VIEWER | {Permission.KEYS_READ, Permission.EXPLAIN_ANY}
+_ADMIN: Final = _TENANT_ADMIN | {
+    Permission.CATALOG_RELOAD,
+    Permission.TENANTS_READ,
+    Permission.TENANTS_WRITE,
+}
 
-ROLES: Final[dict[str, frozenset[Permission]]] = {
+ROLES: Final[Mapping[str, frozenset[Permission]]] = {
     "viewer": _VIEWER,
     "caller": _CALLER,
     "operator": _OPERATOR,
-    "tenant-admin": _OPERATOR,
-    "auditor": _VIEWER,
+    "tenant-admin": _TENANT_ADMIN,
+    "auditor": _AUDITOR,
     "admin": _ADMIN,
 }
 """Every permission of a role is written out: a new one belongs to none until it is put in."""
 
 ADMIN_ROLE: Final = "admin"
+TENANT_ROLE: Final = "operator"
+"""Of the ``api_key`` of a tenant."""
+
+KEY_ROLE: Final = "caller"
+"""Of a key that does not say."""
+
+API_KEY_ID: Final = KeyId("config:api_key")
+
+OF_PLATFORM: Final = frozenset(
+    {Permission.CATALOG_RELOAD, Permission.TENANTS_READ, Permission.TENANTS_WRITE}
+)
+"""Nothing that a key of a tenant can have, whatever its role: they are about all tenants."""
+
+Roles: TypeAlias = Mapping[str, frozenset[Permission]]
+Tenants: TypeAlias = Mapping[TenantId, TenantRecord]
 
 
-def role_permissions(name: str) -> frozenset[Permission]:
-    """What the role ``name`` may do. KeyError if there is no such role."""
-    return ROLES[name]
-
-
-def platform_admin(key: KeyDigest) -> Principal:
-    """The owner of a top-level ``api_key``: the admin role on every server."""
-    return Principal(
-        key_id=key.key_id,
+def platform_admin(digest: bytes, key_id: KeyId = API_KEY_ID) -> KeyRecord:
+    """The record of a top-level ``api_key``: the admin role on everything."""
+    return KeyRecord(
+        id=key_id,
+        holder=PLATFORM,
+        name=key_id.rpartition(":")[2],
         role=ADMIN_ROLE,
-        permissions=role_permissions(ADMIN_ROLE),
-        namespaces=EVERYTHING,
+        digests=(digest,),
     )
+
+
+def principal_of(record: KeyRecord, tenants: Tenants, roles: Roles) -> Principal:
+    """What ``record`` may do. A role or tenant that does not exist gives nothing."""
+    namespaces: frozenset[Namespace] | Everything = frozenset()
+    permissions = roles.get(record.role, frozenset())
+    if isinstance(record.holder, Platform):
+        namespaces = EVERYTHING
+    else:
+        permissions -= OF_PLATFORM
+        tenant = tenants.get(record.holder)
+        if tenant is not None and tenant.deleted_at is None:
+            namespaces = frozenset(tenant.namespaces)
+    return Principal(
+        key_id=record.id,
+        holder=record.holder,
+        role=record.role,
+        permissions=permissions,
+        namespaces=namespaces,
+        scope=record.scope.compiled(),
+    )
+
+
+def holding_of(record: KeyRecord, tenants: Tenants, roles: Roles) -> Holding:
+    """``record`` as the door needs it."""
+    networks = record.ip_allow
+    return Holding(
+        principal=principal_of(record, tenants, roles),
+        blocked=_blocked(record, tenants),
+        opens_at_s=-ALWAYS_S if record.not_before is None else record.not_before,
+        closes_at_s=ALWAYS_S if record.expires_at is None else record.expires_at,
+        networks=None if networks is None else tuple(ip_network(one) for one in networks),
+    )
+
+
+def _blocked(record: KeyRecord, tenants: Tenants) -> Reason | None:
+    if record.revoked_at is not None:
+        return Reason.REVOKED
+    if record.disabled_at is not None:
+        return Reason.DISABLED
+    if isinstance(record.holder, Platform):
+        return None
+    tenant = tenants.get(record.holder)
+    lives = tenant is not None and tenant.disabled_at is None and tenant.deleted_at is None
+    return None if lives else Reason.TENANT_DISABLED

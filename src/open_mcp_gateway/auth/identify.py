@@ -6,18 +6,30 @@ by name: no table of keys, however empty, turns into the other.
 
 from __future__ import annotations
 
+import enum
 import hmac
+import math
 from collections.abc import Callable, Iterable
-from typing import Final, NoReturn, final
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Final, NoReturn, TypeAlias, final
 
-from open_mcp_gateway.auth.apikeys import DIGEST_BYTES, KeyDigest, digest_of
+from msgspec import Struct
+
+from open_mcp_gateway.auth.apikeys import DIGEST_BYTES, digest_of
 from open_mcp_gateway.auth.credential import RawHeaders, credential_of
-from open_mcp_gateway.auth.principal import EVERYTHING, Permission, Principal
+from open_mcp_gateway.auth.principal import PLATFORM, Permission, Principal
+from open_mcp_gateway.auth.scope import EVERYTHING, UNNARROWED
 from open_mcp_gateway.errors import WrongKey
 from open_mcp_gateway.names import KeyId
 
 ANONYMOUS_ROLE: Final = "anonymous"
 """Not a role that a key can have."""
+
+ALWAYS_S: Final = math.inf
+
+Network: TypeAlias = IPv4Network | IPv6Network
+
+_WRONG: Final = "Invalid API key"
 
 _ANONYMOUS_PERMISSIONS: Final = frozenset(
     {
@@ -34,54 +46,129 @@ _ANONYMOUS_PERMISSIONS: Final = frozenset(
 """Written out, so that a new permission is not given to everybody by being added."""
 
 
+class Reason(enum.StrEnum):
+    """Why a key of ours does not open."""
+
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+    DISABLED = "disabled"
+    NOT_YET_VALID = "not_yet_valid"
+    IP_NOT_ALLOWED = "ip_not_allowed"
+    TENANT_DISABLED = "tenant_disabled"
+
+
+class Holding(Struct, frozen=True, kw_only=True):
+    """What one key opens, and when. Moments in seconds since the epoch (UTC)."""
+
+    principal: Principal
+    blocked: Reason | None = None
+    """Set for keys that are kept only to say why they do not open."""
+
+    opens_at_s: float = -math.inf
+    closes_at_s: float = ALWAYS_S
+    networks: tuple[Network, ...] | None = None
+    """None: from anywhere. Empty: from nowhere."""
+
+    def refusal(self, now_s: float, client: str) -> Reason | None:
+        """Why it does not open at this moment to ``client`` (``host:port``); None: it does."""
+        if self.blocked is not None:
+            return self.blocked
+        if now_s >= self.closes_at_s:
+            return Reason.EXPIRED
+        if now_s < self.opens_at_s:
+            return Reason.NOT_YET_VALID
+        if self.networks is not None and not _within(client, self.networks):
+            return Reason.IP_NOT_ALLOWED
+        return None
+
+
 @final
 class Identifier:
-    """Authentication on: knows the digests of the configured keys, and refuses everything else.
+    """Authentication on: knows the digests of all keys, and refuses everything else.
 
     Without a single key it refuses everybody. Immutable: other keys are another Identifier.
     """
 
-    __slots__ = ("_principals",)
+    __slots__ = ("_by_digest", "_by_id", "_now")
 
-    def __init__(
-        self,
-        keys: Iterable[KeyDigest],
-        principal_of: Callable[[KeyDigest], Principal],
-        *,
-        earlier: Identifier | None = None,
-    ) -> None:
-        """Keys that ``earlier`` knew too keep the very principals they had there."""
-        self._principals = _table(keys, principal_of)
-        for digest, (_, principal) in tuple(self._principals.items()):
-            known = None if earlier is None else earlier._principals.get(digest)  # noqa: SLF001
-            if known is not None and known[1] == principal:
-                self._principals[digest] = known
+    def __init__(self, holdings: Iterable[tuple[bytes, Holding]], now: Callable[[], float]) -> None:
+        """``holdings`` are digests (32 bytes) with what they open; ``now`` is wall time.
+
+        Raises:
+            ValueError: a digest is not one, or has two owners.
+        """
+        self._now = now
+        self._by_digest: dict[bytes, tuple[bytes, Holding]] = {}
+        self._by_id: dict[KeyId, Holding] = {}
+        for digest, holding in holdings:
+            self._add(digest, holding)
+
+    def _add(self, digest: bytes, holding: Holding) -> None:
+        key_id = holding.principal.key_id
+        if len(digest) != DIGEST_BYTES:
+            raise ValueError(f"the digest of key {key_id!r} is not {DIGEST_BYTES} bytes long")
+        if digest in self._by_digest:
+            owner = self._by_digest[digest][1].principal.key_id
+            raise ValueError(f"keys {owner!r} and {key_id!r} are the same key")
+        self._by_digest[digest] = (digest, holding)
+        self._by_id[key_id] = holding
+
+    def changed(
+        self, gone: Iterable[bytes], holdings: Iterable[tuple[bytes, Holding]]
+    ) -> Identifier:
+        """Another one without the digests ``gone`` and with ``holdings``. Raises ValueError."""
+        other = Identifier((), self._now)
+        other._by_digest = self._by_digest.copy()
+        other._by_id = self._by_id.copy()
+        for digest in gone:
+            owner = other._by_digest.pop(digest, None)
+            if owner is not None:
+                other._by_id.pop(owner[1].principal.key_id, None)
+        for digest, holding in holdings:
+            other._add(digest, holding)
+        return other
+
+    def __len__(self) -> int:
+        return len(self._by_digest)
 
     def __repr__(self) -> str:
-        return f"Identifier({len(self._principals)} keys)"
+        return f"Identifier({len(self)} keys)"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("an Identifier is not to be written anywhere")
 
-    def authenticate(self, headers: RawHeaders) -> Principal:
-        """Who sends these headers. Raises as ``credential_of`` and ``identify`` do."""
-        return self.identify(credential_of(headers))
+    def authenticate(self, headers: RawHeaders, client: str) -> Holding:
+        """Who sends these headers from ``client``. Raises as ``credential_of`` and ``identify``."""
+        return self.identify(credential_of(headers), client)
 
-    def holds(self, principal: Principal) -> bool:
-        """Whether ``principal``, once given out here or earlier, still has its key."""
-        return any(known is principal for _, known in self._principals.values())
-
-    def identify(self, credential: bytes) -> Principal:
-        """Whose key this is.
+    def identify(self, credential: bytes, client: str) -> Holding:
+        """Whose key this is, if it opens now. No waiting, no store.
 
         Raises:
-            WrongKey: nobody's.
+            WrongKey: nobody's, or one that is not in force; then with the reason.
         """
         digest = digest_of(credential)
-        found = self._principals.get(digest)
+        found = self._by_digest.get(digest)
         if found is None or not hmac.compare_digest(found[0], digest):
-            raise WrongKey("Invalid API key")
-        return found[1]
+            raise WrongKey(_WRONG)
+        holding = found[1]
+        reason = holding.refusal(self._now(), client)
+        if reason is not None:
+            raise WrongKey(_WRONG, reason=reason)
+        return holding
+
+    def holds(self, principal: Principal) -> bool:
+        """Whether ``principal``, once given out, is still what its key opens."""
+        holding = self._by_id.get(principal.key_id)
+        if holding is None or holding.principal != principal or holding.blocked is not None:
+            return False
+        return holding.opens_at_s <= self._now() < holding.closes_at_s
+
+    def next_end_s(self) -> float:
+        """When the next of the keys that are in force expires; infinity if none does."""
+        now_s = self._now()
+        ends = (one.closes_at_s for one in self._by_id.values() if one.closes_at_s > now_s)
+        return min(ends, default=math.inf)
 
 
 @final
@@ -91,37 +178,35 @@ class NoAuthentication:
     __slots__ = ("_anonymous",)
 
     def __init__(self) -> None:
-        self._anonymous = anonymous()
+        self._anonymous = Holding(principal=anonymous())
 
-    def authenticate(self, headers: RawHeaders) -> Principal:  # noqa: ARG002 - as Identifier's
+    def authenticate(self, headers: RawHeaders, client: str) -> Holding:  # noqa: ARG002 - as above
         """The anonymous principal."""
         return self._anonymous
 
     def holds(self, principal: Principal) -> bool:
         """Whether this is the anonymous principal: keys mean nothing here."""
-        return principal == self._anonymous
+        return principal == self._anonymous.principal
 
 
 def anonymous() -> Principal:
     """The caller while authentication is off. May use every server, never manage keys."""
     return Principal(
         key_id=KeyId("anonymous"),
+        holder=PLATFORM,
         role=ANONYMOUS_ROLE,
         permissions=_ANONYMOUS_PERMISSIONS,
         namespaces=EVERYTHING,
+        scope=UNNARROWED,
     )
 
 
-def _table(
-    keys: Iterable[KeyDigest], principal_of: Callable[[KeyDigest], Principal]
-) -> dict[bytes, tuple[bytes, Principal]]:
-    """Digest to itself and its owner. ValueError if a digest is not one, or has two owners."""
-    table: dict[bytes, tuple[bytes, Principal]] = {}
-    for key in keys:
-        if len(key.digest) != DIGEST_BYTES:
-            raise ValueError(f"the digest of key {key.key_id!r} is not {DIGEST_BYTES} bytes long")
-        if key.digest in table:
-            owner = table[key.digest][1].key_id
-            raise ValueError(f"keys {owner!r} and {key.key_id!r} are the same key")
-        table[key.digest] = (key.digest, principal_of(key))
-    return table
+def _within(client: str, networks: tuple[Network, ...]) -> bool:
+    try:
+        address: IPv4Address | IPv6Address = ip_address(client.rpartition(":")[0].strip("[]"))
+    except ValueError:
+        return False
+    # An IPv4 client on an IPv6 socket is the same client (RFC 4291 section 2.5.5.2).
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return any(address in network for network in networks)

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import enum
-from typing import Final, final
+from typing import Final, TypeAlias, final
 
 from msgspec import Struct
 
-from open_mcp_gateway.names import KeyId, Namespace
+from open_mcp_gateway.auth.scope import Everything, Scope
+from open_mcp_gateway.names import KeyId, Namespace, TenantId
 
 
 @final
-class Everything:
-    """The written ``"*"``: all of a kind. Never what an absent value means."""
+class Platform:
+    """Stands where a tenant would for keys of the gateway itself. Never an absent value."""
 
     __slots__ = ()
 
-    def __contains__(self, item: object) -> bool:
-        return True
-
     def __repr__(self) -> str:
-        return '"*"'
+        return "PLATFORM"
 
 
-EVERYTHING: Final = Everything()
+PLATFORM: Final = Platform()
+
+Holder: TypeAlias = TenantId | Platform
+"""Whose key it is."""
 
 
 class Permission(enum.StrEnum):
@@ -37,12 +38,35 @@ class Permission(enum.StrEnum):
     STATS_READ = "stats:read"
     MCP_CALL = "mcp:call"
     CATALOG_RELOAD = "catalog:reload"
+    KEYS_READ = "keys:read"
+    KEYS_WRITE = "keys:write"
+    TENANTS_READ = "tenants:read"
+    TENANTS_WRITE = "tenants:write"
+    EXPLAIN_ANY = "explain:any"
 
 
 class Principal(Struct, frozen=True, kw_only=True, cache_hash=True):
-    """Who a request acts for. There is no value that means "anybody": rights are spelled out."""
+    """Who a request acts for. There is no value that means "anybody": rights are spelled out.
+
+    Everything a decision depends on is in here, so that equal principals have equal rights.
+    """
 
     key_id: KeyId
+    holder: Holder
     role: str
     permissions: frozenset[Permission]
+    """By the role."""
+
     namespaces: frozenset[Namespace] | Everything
+    """Of the holder."""
+
+    scope: Scope
+    """What the key itself is narrowed to, within all of the above."""
+
+    def may(self, permission: Permission) -> bool:
+        """Whether role and key both grant ``permission``."""
+        return permission in self.permissions and permission in self.scope.permissions
+
+    def governs(self, holder: Holder) -> bool:
+        """Whether keys of ``holder`` are its business at all: its own, or all for the platform."""
+        return isinstance(self.holder, Platform) or self.holder == holder

@@ -8,6 +8,7 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import asdict, replace
 
+from open_mcp_gateway.access.policy import platform_admin
 from open_mcp_gateway.config import fields
 from open_mcp_gateway.config.model import Config, LogLevel
 from open_mcp_gateway.config.secrets import FIELDS as KEY_FIELDS
@@ -154,7 +155,7 @@ class _Load:
             return None
         config = Config(
             source=source,
-            api_keys=(key.digest,) if key.digest else (),
+            keys=(platform_admin(key.digest.digest),) if key.digest else (),
             key_files=(key.file,) if key.file else (),
             auth_enabled=key.configured,
             **{**asdict(plain.real), **found},

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from open_mcp_gateway.auth.apikeys import KeyDigest
+from open_mcp_gateway.access.policy import ROLES, Roles
+from open_mcp_gateway.auth.records import KeyRecord, TenantRecord
 from open_mcp_gateway.inbound.access_log import AccessLog
 from open_mcp_gateway.outbound.settings import OutboundSettings
 
@@ -60,14 +61,20 @@ class Config(Struct, frozen=True, kw_only=True):
     """None is human on a terminal, else json."""
 
     access_log: AccessLog = AccessLog.ERRORS
-    api_keys: tuple[KeyDigest, ...] = ()
-    """Digests of the configured admin keys; the plain text is gone after loading."""
+    keys: tuple[KeyRecord, ...] = ()
+    """The configured keys as digests; the plain text is gone after loading."""
+
+    tenants: tuple[TenantRecord, ...] = ()
+    """The configured tenants."""
+
+    roles: Roles = ROLES
+    """The built-in roles and the configured ones."""
 
     key_files: tuple[Path, ...] = ()
     """The files that keys were read from; a change of one is a reload."""
 
     auth_enabled: bool = False
-    """True when any way to authenticate is configured; never derived from ``api_keys`` later."""
+    """True when any way to authenticate is configured; never derived from ``keys`` later."""
 
     idle_timeout_seconds: int = 300
     health_check_interval_seconds: int = 30

@@ -7,6 +7,7 @@ body is looked at, or even read, before the caller is known.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol, TypeAlias
 
@@ -16,8 +17,10 @@ from msgspec import UNSET, Struct
 from open_mcp_gateway.access.authorize import authorize_by_id, require
 from open_mcp_gateway.access.permit import Clearance, Permit
 from open_mcp_gateway.auth.credential import RawHeaders
+from open_mcp_gateway.auth.identify import Holding
 from open_mcp_gateway.auth.principal import Permission, Principal
 from open_mcp_gateway.errors import (
+    Denied,
     Draining,
     GatewayError,
     InternalError,
@@ -31,7 +34,7 @@ from open_mcp_gateway.errors import (
 from open_mcp_gateway.inbound.access_log import AccessLog, record
 from open_mcp_gateway.inbound.arrival import UNKNOWN_SIZE, Arrival
 from open_mcp_gateway.inbound.origin import OriginPolicy
-from open_mcp_gateway.inbound.routes import Match, Router
+from open_mcp_gateway.inbound.routes import AnyKey, Match, Router
 from open_mcp_gateway.pipeline.forward import Forwarder
 from open_mcp_gateway.pipeline.reply import Headers, Reply, Responder, retry_after, rpc_failure
 from open_mcp_gateway.protocol.faults import FAULTS, management_body
@@ -59,6 +62,29 @@ class OnServer(Struct, frozen=True):
     run: Callable[[Permit], Awaitable[Reply]]
 
 
+class Request(Struct, frozen=True):
+    """What an administrative route is asked, as received."""
+
+    ref: str
+    """What stands in the place of the placeholder; empty where the path has none."""
+
+    query: bytes
+    body: bytes
+    arrival: Arrival
+
+
+class OnRequest(Struct, frozen=True):
+    """Serves a route about the gateway that reads more of a request than its query string."""
+
+    run: Callable[[Clearance, Request], Awaitable[Reply]]
+
+
+class OnCaller(Struct, frozen=True):
+    """Serves a route that tells a caller about itself."""
+
+    run: Callable[[Principal, Request], Awaitable[Reply]]
+
+
 class McpPoint(Struct, frozen=True):
     """Takes MCP messages for the server that ``server_of`` finds named in the request.
 
@@ -80,13 +106,13 @@ class McpStream(Struct, frozen=True):
     serve: Callable[[Arrival, Permit, bytes, Responder], Abandonable | None]
 
 
-Handler: TypeAlias = Probe | OnGateway | OnServer | McpPoint | McpStream
+Handler: TypeAlias = Probe | OnGateway | OnServer | OnRequest | OnCaller | McpPoint | McpStream
 
 
 class Authenticator(Protocol):
     """Authentication switched on or off, as one of two types."""
 
-    def authenticate(self, headers: RawHeaders) -> Principal: ...
+    def authenticate(self, headers: RawHeaders, client: str) -> Holding: ...
     def holds(self, principal: Principal) -> bool: ...
 
 
@@ -101,6 +127,8 @@ class Admitted(Struct, frozen=True):
     """Set whenever ``ready`` is not."""
 
     expects_continue: bool = False
+    ends_s: float = math.inf
+    """When its key expires; seconds since the epoch."""
 
 
 _CHALLENGES: Final[dict[type[GatewayError], Headers]] = {
@@ -108,6 +136,9 @@ _CHALLENGES: Final[dict[type[GatewayError], Headers]] = {
     WrongKey: ((b"www-authenticate", b'Bearer realm="mcp-gateway", error="invalid_token"'),),
 }
 """RFC 6750 section 3: no ``error`` where no key was sent."""
+
+_INSUFFICIENT: Final = b'Bearer realm="mcp-gateway", error="insufficient_scope", scope="%b"'
+"""RFC 6750 section 3.1."""
 
 _PRIVATE: Final[Headers] = (
     (b"cache-control", b"no-store"),
@@ -128,6 +159,7 @@ class Dispatcher:
         authenticator: Authenticator,
         max_body_bytes: int,
         access_log: AccessLog,
+        now: Callable[[], float],
     ) -> None:
         self.router = router
         self.forwarder = forwarder
@@ -136,6 +168,8 @@ class Dispatcher:
         self.authenticator = authenticator
         self.max_body_bytes = max_body_bytes
         self.access_log = access_log
+        self.now = now
+        """Wall time, in seconds since the epoch."""
 
     def admit(self, arrival: Arrival, *, http_version: str = "1.1") -> Admitted:
         """Let the sender in, from the head of the request alone.
@@ -151,7 +185,8 @@ class Dispatcher:
         public = self.router.public(arrival.method, arrival.path)
         if public is not None and isinstance(public.route.handler, Probe):
             return Admitted(arrival, public.route.handler.answer())
-        principal = self.authenticator.authenticate(headers)
+        holding = self.authenticator.authenticate(headers, arrival.client)
+        principal = holding.principal
         arrival.key_id = principal.key_id
         if self.max_body_bytes < arrival.pending_bytes() < UNKNOWN_SIZE:
             raise self.too_large()
@@ -163,7 +198,7 @@ class Dispatcher:
             and http_version != "1.0"
             and arrival.pending_bytes() > 0
         )
-        return Admitted(arrival, None, principal, continues)
+        return Admitted(arrival, None, principal, continues, holding.closes_at_s)
 
     def readmit(self, before: Admitted, declared: bytes) -> Admitted:
         """What ``admit`` would say of the next request with the head of ``before``.
@@ -172,11 +207,14 @@ class Dispatcher:
 
         Raises:
             TooLarge: by what this one declares.
+            WrongKey: the key has expired since.
         """
+        if before.ends_s <= self.now():
+            raise WrongKey("Invalid API key", reason="expired")
         arrival = before.arrival.again(declared)
         if self.max_body_bytes < arrival.pending_bytes() < UNKNOWN_SIZE:
             raise self.too_large()
-        return Admitted(arrival, None, before.principal)
+        return Admitted(arrival, None, before.principal, ends_s=before.ends_s)
 
     @property
     def policies(self) -> tuple[object, object]:
@@ -212,7 +250,7 @@ class Dispatcher:
                 return self._call(arrival, admitted.principal, handler, body, responder)
             if isinstance(handler, McpStream):
                 return self._stream(arrival, admitted.principal, match, body, responder)
-            running = self._managed(arrival, admitted.principal, match)
+            running = self._managed(arrival, admitted.principal, match, body)
             self.tasks.start_soon(self._manage, arrival, running, responder)
         except GatewayError as error:
             responder.respond(self.refuse(arrival, error))
@@ -259,14 +297,14 @@ class Dispatcher:
         if arrival.method == b"POST":
             _check_json(arrival)
         try:
-            permit = self.forwarder.permits.get(principal, match.server_id or "")
+            permit = self.forwarder.permits.get(principal, match.ref or "")
             return handler.serve(arrival, permit, body, responder)
         except GatewayError as error:
             responder.respond(rpc_failure(error, arrival.request_id))
             return None
 
     def _managed(
-        self, arrival: Arrival, principal: Principal, match: Match[Handler]
+        self, arrival: Arrival, principal: Principal, match: Match[Handler], body: bytes
     ) -> Awaitable[Reply]:
         """The handler's work, with the proof it demands."""
         route = match.route
@@ -274,11 +312,14 @@ class Dispatcher:
         if isinstance(permission, Permission):
             if isinstance(handler, OnGateway):
                 return handler.run(require(principal, permission), arrival.query)
-            if isinstance(handler, OnServer) and match.server_id is not None:
+            if isinstance(handler, OnRequest):
+                clearance = require(principal, permission)
+                return handler.run(clearance, _request(arrival, match, body))
+            if isinstance(handler, OnServer) and match.ref is not None:
                 snapshot = self.forwarder.snapshot
-                return handler.run(
-                    authorize_by_id(principal, permission, snapshot, match.server_id)
-                )
+                return handler.run(authorize_by_id(principal, permission, snapshot, match.ref))
+        elif isinstance(permission, AnyKey) and isinstance(handler, OnCaller):
+            return handler.run(principal, _request(arrival, match, body))
         raise InternalError(f"route {route.path} is wired wrongly")
 
     async def _manage(
@@ -299,6 +340,10 @@ class Dispatcher:
     def refuse(self, arrival: Arrival, error: GatewayError) -> Reply:
         """The answer to a request that failed before any server was called."""
         headers = _CHALLENGES.get(type(error), ()) + retry_after(error)
+        if isinstance(error, WrongKey) and error.reason is not None:
+            headers += ((b"x-auth-reason", error.reason.encode("ascii")),)
+        if isinstance(error, Denied):
+            headers += ((b"www-authenticate", _INSUFFICIENT % error.permission.encode("ascii")),)
         if isinstance(error, MethodNotAllowed):
             headers += ((b"allow", ", ".join(error.allow).encode()),)
         body = management_body(error, arrival.request_id)
@@ -315,6 +360,10 @@ class Dispatcher:
         if arrival.origin is not None and reply.status != 204:
             headers += self.origin.cors_headers(arrival.origin)
         return Reply(reply.status, reply.body, headers)
+
+
+def _request(arrival: Arrival, match: Match[Handler], body: bytes) -> Request:
+    return Request(match.ref or "", arrival.query, body, arrival)
 
 
 def _check_json(arrival: Arrival) -> None:

@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from open_mcp_gateway.auth.principal import Permission
 from open_mcp_gateway.errors import MethodNotAllowed, NotFound
-from open_mcp_gateway.names import SERVER_ID
+from open_mcp_gateway.names import KEY_ID, SERVER_ID, TENANT_ID
 
 
 @final
@@ -35,6 +35,20 @@ class Open:
 
 OPEN: Final = Open()
 
+
+@final
+class AnyKey:
+    """Written where a permission would stand: whoever is somebody may use this route, for what it
+    shows is about the caller alone."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "ANY_KEY"
+
+
+ANY_KEY: Final = AnyKey()
+
 Handler = TypeVar("Handler")
 
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -42,8 +56,8 @@ _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 _READING: Final = frozenset({"GET", "HEAD"})
 _LITERAL: Final = re.compile(r"\.?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
-_PLACEHOLDER: Final = "{id}"
-_SERVER_ID: Final = re.compile(SERVER_ID.pattern.encode("ascii"))
+_PLACEHOLDERS: Final = {"{id}": SERVER_ID, "{key}": KEY_ID, "{tenant}": TENANT_ID}
+"""What can stand in the place of each."""
 
 
 _RECENT: Final = 4096
@@ -65,35 +79,37 @@ class Route(Struct, Generic[Handler], frozen=True, kw_only=True):
 
     methods: tuple[str, ...]
     path: str
-    """Literal segments, and ``{id}`` where a server id stands: ``/servers/{id}/start``."""
+    """Literal segments, and ``{id}`` where a server id stands, ``{key}`` for a key's and
+    ``{tenant}`` for a tenant's: ``/servers/{id}/start``."""
 
-    permission: Permission | Open
+    permission: Permission | AnyKey | Open
     handler: Handler
     kind: RouteKind = RouteKind.MANAGEMENT
 
 
 class Match(Struct, Generic[Handler], frozen=True):
-    """A route, and what stands in the place of ``{id}``; None where the path has no such place."""
+    """A route, and what stands in the place of its placeholder; None where it has none."""
 
     route: Route[Handler]
-    server_id: str | None = None
+    ref: str | None = None
 
 
 _ByMethod: TypeAlias = dict[bytes, Match[Handler]]
 
 
 class _Pattern(Struct, Generic[Handler], frozen=True):
-    """The routes of one path with an ``{id}``: what stands before and after it."""
+    """The routes of one path with a placeholder: what stands before and after it."""
 
     before: bytes
     after: bytes
+    id_form: re.Pattern[bytes]
     methods: dict[bytes, Match[Handler]]
 
     def id_in(self, path: bytes) -> bytes | None:
         if not (path.startswith(self.before) and path.endswith(self.after)):
             return None
         between = path[len(self.before) : len(path) - len(self.after)]
-        return between if _SERVER_ID.fullmatch(between) else None
+        return between if self.id_form.fullmatch(between) else None
 
 
 @final
@@ -136,10 +152,10 @@ class Router(Generic[Handler]):
         if known is not None:
             return known
         for pattern in self._patterns:
-            server_id = pattern.id_in(path)
-            if server_id is not None:
+            ref = pattern.id_in(path)
+            if ref is not None:
                 found = _by_method(pattern.methods, method)
-                match = Match(found.route, server_id.decode("ascii"))
+                match = Match(found.route, ref.decode("ascii"))
                 if len(self._recent) >= _RECENT:
                     self._recent.clear()
                 self._recent[method, path] = match
@@ -165,13 +181,15 @@ class Router(Generic[Handler]):
 
     def _methods_at(self, path: str) -> _ByMethod[Handler]:
         raw = path.encode("ascii")
-        before, placeholder, after = raw.partition(_PLACEHOLDER.encode("ascii"))
-        if not placeholder:
+        found = next((one for one in _PLACEHOLDERS if one in path.split("/")), None)
+        if found is None:
             return self._literal.setdefault(raw, {})
+        before, _, after = raw.partition(found.encode("ascii"))
+        form = re.compile(_PLACEHOLDERS[found].pattern.encode("ascii"))
         for pattern in self._patterns:
             if (pattern.before, pattern.after) == (before, after):
                 return pattern.methods
-        pattern = _Pattern[Handler](before, after, {})
+        pattern = _Pattern[Handler](before, after, form, {})
         self._patterns.append(pattern)
         return pattern.methods
 
@@ -187,10 +205,14 @@ def _overlap(one: str, other: str) -> bool:
     pairs = list(zip(one.split("/"), other.split("/"), strict=False))
     return one.count("/") == other.count("/") and all(
         a == b
-        or (a == _PLACEHOLDER and SERVER_ID.fullmatch(b) is not None)
-        or (b == _PLACEHOLDER and SERVER_ID.fullmatch(a) is not None)
+        or (a in _PLACEHOLDERS and (b in _PLACEHOLDERS or _fits(a, b)))
+        or (b in _PLACEHOLDERS and _fits(b, a))
         for a, b in pairs
     )
+
+
+def _fits(placeholder: str, text: str) -> bool:
+    return _PLACEHOLDERS[placeholder].fullmatch(text) is not None
 
 
 def _by_method(methods: _ByMethod[Handler], method: bytes) -> Match[Handler]:
@@ -203,16 +225,15 @@ def _by_method(methods: _ByMethod[Handler], method: bytes) -> Match[Handler]:
 
 def _check(route: Route[Handler]) -> None:
     where = f"route {route.path}"
-    if not isinstance(route.permission, Permission | Open):
+    if not isinstance(route.permission, Permission | AnyKey | Open):
         raise TypeError(f"{where} declares no permission; write OPEN if it shall need none")
     if not route.methods or not set(route.methods) <= set(_METHODS):
         raise ValueError(f"{where} has no methods, or unknown ones: {route.methods}")
     segments = route.path.split("/")
-    if segments[0] or len(segments) < 2 or segments.count(_PLACEHOLDER) > 1:
+    places = [part for part in segments if part in _PLACEHOLDERS]
+    if segments[0] or len(segments) < 2 or len(places) > 1:
         raise ValueError(f"{where} does not begin with a slash, or has two ids")
-    if not all(part == _PLACEHOLDER or _LITERAL.fullmatch(part) for part in segments[1:]):
+    if not all(part in _PLACEHOLDERS or _LITERAL.fullmatch(part) for part in segments[1:]):
         raise ValueError(f"{where} has a segment that is not plain")
-    if isinstance(route.permission, Open) and (
-        _PLACEHOLDER in segments or not set(route.methods) <= _READING
-    ):
+    if isinstance(route.permission, Open) and (places or not set(route.methods) <= _READING):
         raise ValueError(f"{where} is open, so it must be one path and only be read")

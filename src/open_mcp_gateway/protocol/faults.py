@@ -49,10 +49,14 @@ FAULTS: dict[type[GatewayError], Fault] = {
     errors.NotFound: Fault(404, SERVER_NOT_FOUND, _CALLER),
     errors.MethodNotAllowed: Fault(405, INVALID_REQUEST, _CALLER),
     errors.Conflict: Fault(409, INVALID_REQUEST, _CALLER),
+    errors.Outdated: Fault(412, INVALID_REQUEST, _CALLER),
+    errors.Escalation: Fault(403, INVALID_REQUEST, _CALLER),
     errors.TooLarge: Fault(413, INVALID_REQUEST, _CALLER),
     errors.NotAcceptable: Fault(406, INVALID_REQUEST, _CALLER),
     errors.UnsupportedMedia: Fault(415, INVALID_REQUEST, _CALLER),
     errors.HeadTooLarge: Fault(431, INVALID_REQUEST, _CALLER),
+    errors.NotConfigured: Fault(501, INTERNAL_ERROR, _CALLER),
+    errors.StoreUnavailable: Fault(503, INTERNAL_ERROR, logging.ERROR),
     errors.Busy: Fault(503, INTERNAL_ERROR, _SERVER),
     errors.Draining: Fault(503, INTERNAL_ERROR, _CALLER),
     errors.UpstreamUnavailable: Fault(502, SERVER_UNAVAILABLE, _SERVER),
@@ -82,7 +86,9 @@ def management_body(error: GatewayError, request_id: str) -> bytes:
         "request_id": request_id,
     }
     if isinstance(error, errors.Denied):
-        body |= {"permission": error.permission, "resource": error.resource}
+        body |= error.details()
+    if isinstance(error, errors.Escalation):
+        body["excess"] = error.excess
     return encode(body)
 
 
@@ -93,5 +99,5 @@ def rpc_body(error: GatewayError, request_id: str) -> bytes:
         return error_response(error.request_id, code, error.public, error.data)
     data: dict[str, object] = {"code": error.code, "request_id": request_id}
     if isinstance(error, errors.Denied):
-        data |= {"permission": error.permission, "resource": error.resource}
+        data |= error.details()
     return error_response(error.request_id, FAULTS[type(error)].rpc_code, error.public, data)

@@ -89,6 +89,7 @@ async def dispatching() -> AsyncIterator[Dispatcher]:
             authenticator=NoAuthentication(),
             max_body_bytes=100,
             access_log=AccessLog.OFF,
+            now=SystemClock().wall,
         )
 
 

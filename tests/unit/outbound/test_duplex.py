@@ -13,7 +13,8 @@ import pytest
 from msgspec import Raw
 
 from open_mcp_gateway.access.authorize import authorize
-from open_mcp_gateway.auth.principal import EVERYTHING, Permission, Principal
+from open_mcp_gateway.auth.principal import PLATFORM, Permission, Principal
+from open_mcp_gateway.auth.scope import EVERYTHING, UNNARROWED
 from open_mcp_gateway.catalog.model import CatalogEntry, LocalProcess, ServerSpec
 from open_mcp_gateway.errors import (
     Busy,
@@ -35,7 +36,12 @@ pytestmark = pytest.mark.anyio
 LEGACY = Handshake(era=Era.LEGACY, version="2025-11-25", result=b"{}")
 MODERN = Handshake(era=Era.MODERN, version="2026-07-28", result=b"{}")
 ADMIN = Principal(
-    key_id=KeyId("test"), role="admin", permissions=frozenset(Permission), namespaces=EVERYTHING
+    key_id=KeyId("test"),
+    role="admin",
+    permissions=frozenset(Permission),
+    namespaces=EVERYTHING,
+    holder=PLATFORM,
+    scope=UNNARROWED,
 )
 
 

@@ -26,6 +26,9 @@ class Hands:
     def now(self) -> datetime:
         return datetime.now(UTC)
 
+    def wall(self) -> float:
+        return self.now().timestamp()
+
 
 def call(state: str | None = None, *, method: str = "tools/call", arguments: object = 1) -> Call:
     params: dict[str, object] = {"name": "x", "arguments": arguments}

@@ -11,7 +11,8 @@ import anyio
 
 from open_mcp_gateway.access.authorize import authorize
 from open_mcp_gateway.access.permit import Permit
-from open_mcp_gateway.auth.principal import EVERYTHING, Permission, Principal
+from open_mcp_gateway.auth.principal import PLATFORM, Permission, Principal
+from open_mcp_gateway.auth.scope import EVERYTHING, UNNARROWED
 from open_mcp_gateway.catalog.diff import Changes, diff
 from open_mcp_gateway.catalog.model import CatalogEntry, LocalProcess, ServerSpec, Snapshot
 from open_mcp_gateway.errors import (
@@ -295,6 +296,8 @@ def principal(key: str = "k1") -> Principal:
         role="admin",
         permissions=frozenset(Permission),
         namespaces=EVERYTHING,
+        holder=PLATFORM,
+        scope=UNNARROWED,
     )
 
 

@@ -48,5 +48,8 @@ class LoopClock:
     def now(self) -> datetime:
         return EPOCH + timedelta(seconds=self.monotonic())
 
+    def wall(self) -> float:
+        return self.now().timestamp()
+
 
 BACKEND: tuple[str, dict[str, Any]] = ("asyncio", {"loop_factory": VirtualLoop})

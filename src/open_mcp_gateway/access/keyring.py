@@ -1,0 +1,70 @@
+"""Everything known of tenants, roles and keys at one moment, and the door it makes. Pure.
+
+Immutable: a change makes another keyring. What was let in by an old one is then told from what the
+new one would let in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import final
+
+from open_mcp_gateway.access.policy import ROLES, Roles, holding_of, principal_of
+from open_mcp_gateway.auth.identify import Holding, Identifier
+from open_mcp_gateway.auth.principal import Platform, Principal
+from open_mcp_gateway.auth.records import KeyRecord, TenantRecord
+from open_mcp_gateway.names import KeyId, TenantId
+
+
+@final
+class Keyring:
+    """All keys with what each may do. ValueError if two keys share a secret."""
+
+    __slots__ = ("identifier", "keys", "roles", "tenants")
+
+    def __init__(
+        self,
+        tenants: Iterable[TenantRecord],
+        keys: Iterable[KeyRecord],
+        now: Callable[[], float],
+        *,
+        roles: Roles = ROLES,
+    ) -> None:
+        self.tenants: Mapping[TenantId, TenantRecord] = {one.id: one for one in tenants}
+        self.keys: Mapping[KeyId, KeyRecord] = {one.id: one for one in keys}
+        self.roles = roles
+        self.identifier = Identifier(self._holdings(self.keys.values()), now)
+
+    def changed(
+        self, keys: Iterable[KeyRecord] = (), tenants: Iterable[TenantRecord] = ()
+    ) -> Keyring:
+        """Another one with these records in place of those with the same ids."""
+        new_keys, new_tenants = list(keys), list(tenants)
+        other = object.__new__(Keyring)
+        other.roles = self.roles
+        other.tenants = {**self.tenants, **{one.id: one for one in new_tenants}}
+        other.keys = {**self.keys, **{one.id: one for one in new_keys}}
+        touched = {one.id for one in new_tenants}
+        affected = {one.id: one for one in new_keys}
+        if touched:
+            affected |= {one.id: one for one in other.keys.values() if one.holder in touched}
+        before = [self.keys[key_id] for key_id in affected if key_id in self.keys]
+        gone = [digest for record in before for digest in record.digests]
+        other.identifier = self.identifier.changed(gone, other._holdings(affected.values()))
+        return other
+
+    def _holdings(self, keys: Iterable[KeyRecord]) -> Iterable[tuple[bytes, Holding]]:
+        for record in keys:
+            holding = holding_of(record, self.tenants, self.roles)
+            for digest in record.digests:
+                yield digest, holding
+
+    def principal(self, record: KeyRecord) -> Principal:
+        """What ``record`` may do."""
+        return principal_of(record, self.tenants, self.roles)
+
+    def live_keys_of_platform(self, now_s: float) -> Iterable[KeyRecord]:
+        """Keys of no tenant that are in force: those that can be admins."""
+        for record in self.keys.values():
+            if isinstance(record.holder, Platform) and record.status(now_s) == "active":
+                yield record

@@ -1,0 +1,159 @@
+"""What a key is narrowed to: selections by name, each a written list or a written ``"*"``.
+
+Pure. A scope can only take away: what it does not mention stays as the role and the tenant have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, TypeAlias, final
+
+from msgspec import Struct
+
+
+@final
+class Everything:
+    """The written ``"*"``: all of a kind. Never what an absent value means."""
+
+    __slots__ = ()
+
+    def __contains__(self, item: object) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        return '"*"'
+
+
+EVERYTHING: Final = Everything()
+
+_ANY: Final = "*"
+
+
+class Patterns(Struct, frozen=True, cache_hash=True):
+    """Texts that are meant: each as it is, or all that begin with what stands before a final ``*``.
+
+    Compared code point by code point; there is one spelling of each name.
+    """
+
+    exact: frozenset[str] = frozenset()
+    prefixes: tuple[str, ...] = ()
+    """Sorted. Never the empty prefix: that is ``EVERYTHING``, which is written."""
+
+    def __contains__(self, text: object) -> bool:
+        return isinstance(text, str) and (text in self.exact or text.startswith(self.prefixes))
+
+
+Selection: TypeAlias = Patterns | Everything
+
+NOTHING: Final = Patterns()
+
+
+def selection(patterns: Iterable[str]) -> Selection:
+    """The selection that a list of patterns means; an empty list means nothing.
+
+    Raises:
+        ValueError: one of them is empty, or has a ``*`` anywhere but at its end.
+    """
+    exact: set[str] = set()
+    prefixes: set[str] = set()
+    for pattern in patterns:
+        if not pattern or _ANY in pattern[:-1]:
+            raise ValueError(f"{pattern!r} must be a name, or a beginning of names and one '*'")
+        if pattern.endswith(_ANY):
+            prefixes.add(pattern[:-1])
+        else:
+            exact.add(pattern)
+    if "" in prefixes:
+        return EVERYTHING
+    return Patterns(frozenset(exact), tuple(sorted(prefixes)))
+
+
+def written(chosen: Selection) -> list[str]:
+    """The patterns of a selection, sorted."""
+    if isinstance(chosen, Everything):
+        return [_ANY]
+    return sorted([*chosen.exact, *(prefix + _ANY for prefix in chosen.prefixes)])
+
+
+def beyond(inner: Selection, outer: Selection) -> list[str]:
+    """The patterns of ``inner`` that mean more than ``outer`` does; empty for a subset."""
+    if isinstance(outer, Everything):
+        return []
+    if isinstance(inner, Everything):
+        return [_ANY]
+    over = [text for text in inner.exact if text not in outer]
+    over += [prefix + _ANY for prefix in inner.prefixes if not prefix.startswith(outer.prefixes)]
+    return sorted(over)
+
+
+class Scope(Struct, frozen=True, kw_only=True, cache_hash=True):
+    """The narrowing of one key, with nothing left open. Names of tools, resources and prompts are
+    ``server/name``."""
+
+    permissions: Selection
+    namespaces: Selection
+    servers: Selection
+    tools: Selection
+    deny_tools: Selection
+    resources: Selection
+    prompts: Selection
+
+    @property
+    def narrows_calls(self) -> bool:
+        """Whether anything within a server may be out of reach."""
+        return not (
+            self.tools is EVERYTHING
+            and self.resources is EVERYTHING
+            and self.prompts is EVERYTHING
+            and self.deny_tools == NOTHING
+        )
+
+
+UNNARROWED: Final = Scope(
+    permissions=EVERYTHING,
+    namespaces=EVERYTHING,
+    servers=EVERYTHING,
+    tools=EVERYTHING,
+    deny_tools=NOTHING,
+    resources=EVERYTHING,
+    prompts=EVERYTHING,
+)
+"""For keys whose scope says nothing."""
+
+
+class ScopeText(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A scope as it is written in a file, a request or the store.
+
+    None: not mentioned, so nothing is taken away. An empty list takes everything away.
+    """
+
+    permissions: tuple[str, ...] | None = None
+    namespaces: tuple[str, ...] | None = None
+    servers: tuple[str, ...] | None = None
+    tools: tuple[str, ...] | None = None
+    deny_tools: tuple[str, ...] | None = None
+    resources: tuple[str, ...] | None = None
+    prompts: tuple[str, ...] | None = None
+
+    def compiled(self) -> Scope:
+        """The same, ready for decisions.
+
+        Whoever names tools means no resources and no prompts, unless they are named too.
+
+        Raises:
+            ValueError: a pattern is none; says which.
+        """
+        rest = EVERYTHING if self.tools is None else NOTHING
+        return Scope(
+            permissions=_chosen(self.permissions, EVERYTHING),
+            namespaces=_chosen(self.namespaces, EVERYTHING),
+            servers=_chosen(self.servers, EVERYTHING),
+            tools=_chosen(self.tools, EVERYTHING),
+            deny_tools=_chosen(self.deny_tools, NOTHING),
+            resources=_chosen(self.resources, rest),
+            prompts=_chosen(self.prompts, rest),
+        )
+
+
+def _chosen(patterns: tuple[str, ...] | None, absent: Selection) -> Selection:
+    return absent if patterns is None else selection(patterns)
