@@ -68,6 +68,11 @@ def selection(patterns: Iterable[str]) -> Selection:
     return Patterns(frozenset(exact), tuple(sorted(prefixes)))
 
 
+def matching(pattern: str, text: str) -> bool:
+    """Whether ``text`` is meant by one pattern of a list; for those that ``selection`` takes."""
+    return text.startswith(pattern[:-1]) if pattern.endswith(_ANY) else text == pattern
+
+
 def written(chosen: Selection) -> list[str]:
     """The patterns of a selection, sorted."""
     if isinstance(chosen, Everything):
