@@ -66,9 +66,9 @@ def test_it_is_measured() -> None:
 def test_a_hundred_thousand_keys(capsys: pytest.CaptureFixture[str]) -> None:
     make = ring_of(100_000)
     gc.collect()
-    began = time.perf_counter()
+    began = time.process_time()
     ring = make()
-    loaded_s = time.perf_counter() - began
+    loaded_s = time.process_time() - began
     p50, p99 = measured(ring, 100_000, 100_000)
     with capsys.disabled():
         print(f"\n100,000 keys: load {loaded_s:.2f} s, p50 {p50:.1f} us, p99 {p99:.1f} us")
