@@ -13,7 +13,16 @@ from open_mcp_gateway.access.authorize import Decision, decide
 from open_mcp_gateway.access.policy import ROLES, principal_of
 from open_mcp_gateway.auth.principal import Principal
 from open_mcp_gateway.auth.records import KeyRecord
-from tests.unit.access.worlds import HOLDERS, SCOPES, TENANT, Case, cases, naive, small_world
+from tests.unit.access.worlds import (
+    HOLDERS,
+    SCOPES,
+    TENANT,
+    Case,
+    cases,
+    naive,
+    random_cases,
+    small_world,
+)
 
 
 def decision_on(case: Case) -> Decision:
@@ -48,11 +57,13 @@ def test_any_case(case: Case) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
-@given(cases())
-@settings(max_examples=100_000)
-def test_very_many_cases(case: Case) -> None:
-    assert decision_on(case).code == naive(case)
+def test_very_many_cases() -> None:
+    allowed = 0
+    for case in random_cases(100_000):
+        decision = decision_on(case)
+        allowed += decision.allowed
+        assert decision.code == naive(case), case
+    assert allowed > 5_000
 
 
 _MEMBERS = ("permissions", "namespaces", "servers", "tools", "resources", "prompts")
@@ -65,6 +76,13 @@ def assert_never_more(lesser: Case, greater: Case) -> None:
 def narrowed(case: Case, member: str, keeps: int) -> Case:
     """The case with one more restriction: a list where there was none, or a shorter one."""
     written = getattr(case.record.scope, member)
+    if (
+        written is None
+        and member in {"resources", "prompts"}
+        and case.record.scope.tools is not None
+    ):
+        # Named tools have closed it already: naming some is no restriction here, but the way back.
+        keeps = 0
     less = ("pg/query", "prod", "pg", "mcp:call")[:keeps] if written is None else written[:keeps]
     scope = replace(case.record.scope, **{member: less})
     return replace(case, record=replace(case.record, scope=scope))
@@ -101,8 +119,7 @@ def test_a_greater_role_never_takes(case: Case) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
-@given(cases(), st.sampled_from(_MEMBERS), st.integers(0, 4))
-@settings(max_examples=100_000)
-def test_no_restriction_ever_gives(case: Case, member: str, keeps: int) -> None:
-    assert_never_more(narrowed(case, member, keeps), case)
+def test_no_restriction_ever_gives() -> None:
+    for number, case in enumerate(random_cases(100_000)):
+        member, keeps = _MEMBERS[number % len(_MEMBERS)], number % 5
+        assert_never_more(narrowed(case, member, keeps), case)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Iterator
 from typing import Final
 
@@ -160,3 +161,28 @@ def cases(draw: st.DrawFn) -> Case:
         entry=entry(draw(st.sampled_from(SERVERS)), draw(st.sampled_from(NAMESPACES))),
         item=draw(items),
     )
+
+
+_SOMEBODY: Final[tuple[Holder, ...]] = (ALPHA, PLATFORM)
+
+
+def random_cases(count: int) -> Iterator[Case]:
+    """The same kind, many and quickly, always the same ones."""
+    rng = random.Random(count)
+    words = ("servers:read", "mcp:call", "s*", "prod", "dev", "p*", "pg", "git", "*", *_PARTS)
+    members = ("permissions", "namespaces", "servers", "tools", "deny_tools", "resources")
+    for _ in range(count):
+        lists = {one: _some(rng, words) for one in (*members, "prompts") if rng.random() < 0.4}
+        namespaces = tuple(Namespace(one) for one in NAMESPACES if rng.random() < 0.6)
+        item = Item(rng.choice(list(Kind)), rng.choice(["query", "drop"]))
+        yield Case(
+            record=record(rng.choice(_SOMEBODY), rng.choice([*TABLE, "none"]), ScopeText(**lists)),
+            tenant=TenantRecord(id=ALPHA, namespaces=namespaces),
+            permission=rng.choice(list(Permission)),
+            entry=entry(rng.choice(SERVERS), rng.choice(NAMESPACES)),
+            item=rng.choice([None, item]),
+        )
+
+
+def _some(rng: random.Random, words: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(rng.sample(words, rng.randrange(5)))
