@@ -18,12 +18,14 @@ from open_mcp_gateway.catalog.model import Snapshot
 from open_mcp_gateway.clock import Clock
 from open_mcp_gateway.config.model import Config
 from open_mcp_gateway.inbound.asgi import Application
-from open_mcp_gateway.inbound.dispatch import Authenticator, Dispatcher
+from open_mcp_gateway.inbound.dispatch import Authenticator, Dispatcher, Handler
+from open_mcp_gateway.inbound.explaining import Explaining
 from open_mcp_gateway.inbound.management import Management, ReloadReport
 from open_mcp_gateway.inbound.mcp import McpEndpoint
 from open_mcp_gateway.inbound.origin import OriginPolicy
-from open_mcp_gateway.inbound.routes import Router
+from open_mcp_gateway.inbound.routes import Route, Router
 from open_mcp_gateway.inbound.sse import SseEndpoint
+from open_mcp_gateway.inbound.whoami import Whoami
 from open_mcp_gateway.outbound.open import opener_for
 from open_mcp_gateway.pipeline.errand import Means
 from open_mcp_gateway.pipeline.forward import Forwarder
@@ -67,9 +69,10 @@ class Gateway:
         self.modern = ModernFace(self.means, self.means.handles, StateSeal(clock))
         self.management = Management(fleet, clock, catalog=lambda: self.snapshot, reload=reload)
         endpoint = McpEndpoint(self.sessions, self.modern)
+        caller = self._about_callers()
         self.sse = SseEndpoint(self.means, _path_of(config.public_url))
         self.dispatcher = Dispatcher(
-            Router([*self.management.routes(), *endpoint.routes(), *self.sse.routes()]),
+            Router([*self.management.routes(), *endpoint.routes(), *self.sse.routes(), *caller]),
             self.forwarder,
             tasks,
             origin=_origin_policy(config),
@@ -79,6 +82,11 @@ class Gateway:
             now=clock.wall,
         )
         self.application = Application(self.dispatcher)
+
+    def _about_callers(self) -> list[Route[Handler]]:
+        keyring, wall = lambda: self.keyring, self.clock.wall
+        explaining = Explaining(keyring=keyring, catalog=lambda: self.snapshot, now=wall)
+        return [*Whoami(keyring=keyring, now=wall).routes(), *explaining.routes()]
 
     @property
     def snapshot(self) -> Snapshot:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any, Final, cast
 
 import pytest
 
+from open_mcp_gateway.access.keyring import Keyring
 from open_mcp_gateway.catalog.model import Snapshot
 from open_mcp_gateway.clock import SystemClock
 from open_mcp_gateway.inbound.dispatch import Handler
+from open_mcp_gateway.inbound.explaining import Explaining
 from open_mcp_gateway.inbound.management import Management, ReloadReport, ServerControl
-from open_mcp_gateway.inbound.routes import Open, Router
+from open_mcp_gateway.inbound.routes import AnyKey, Open, Route, Router
+from open_mcp_gateway.inbound.whoami import Whoami
 from tests.gateway import DEMO, Gateway, start_gateway
 from tests.rawhttp import Answer, connect, request, send
 
@@ -31,11 +35,17 @@ async def _no_reload() -> ReloadReport:
     raise AssertionError("the table is only read here")
 
 
+def _no_keyring() -> Keyring:
+    raise AssertionError("the table is only read here")
+
+
 def _router() -> Router[Handler]:
     """The table of the program itself; no handler of it is called."""
     nobody = cast("ServerControl", None)  # routes() hands handlers out, it does not run them
     management = Management(nobody, SystemClock(), catalog=Snapshot, reload=_no_reload)
-    return Router(management.routes())
+    whoami = Whoami(keyring=_no_keyring, now=time.time)
+    explaining = Explaining(keyring=_no_keyring, catalog=Snapshot, now=time.time)
+    return Router([*management.routes(), *whoami.routes(), *explaining.routes()])
 
 
 ROUTER: Final = _router()
@@ -130,18 +140,23 @@ def assert_refusal(answer: Answer, method: str, status: int, body: bytes, challe
     assert answer.all("server") == []
 
 
+def needs_of(route: Route[Handler]) -> str:
+    if isinstance(route.permission, Open):
+        return "open"
+    return "any key" if isinstance(route.permission, AnyKey) else route.permission
+
+
 def test_the_surface_is_the_contracts() -> None:
     """Adding a route means adding it here, with what it needs."""
-    declared = {
-        (method, route.path): "open" if isinstance(route.permission, Open) else route.permission
-        for method, route in ROUTER.surface()
-    }
+    declared = {(method, route.path): needs_of(route) for method, route in ROUTER.surface()}
     reading = {
         "/health": "open",
         "/ready": "open",
         "/servers": "servers:list",
         "/servers/{id}": "servers:read",
         "/stats": "stats:read",
+        "/whoami": "any key",
+        "/admin/roles": "keys:read",
     }
     acting = {
         "/servers/{id}/start": "servers:start",
@@ -150,6 +165,7 @@ def test_the_surface_is_the_contracts() -> None:
         "/admin/reload": "catalog:reload",
         "/mcp": "mcp:call",
         "/rpc": "mcp:call",
+        "/auth/explain": "any key",
     }
     expected = {("POST", path): needs for path, needs in acting.items()}
     expected |= {(method, path): needs for path, needs in reading.items() for method in METHODS[:2]}
@@ -194,8 +210,11 @@ EXPECTED: Final = {
     "/admin/reload": 200,
     "/mcp": 400,
     "/rpc": 400,
+    "/whoami": 200,
+    "/admin/roles": 200,
+    "/auth/explain": 400,
 }
-"""With the key and no body: the two that need one say so."""
+"""With the key and no body: those that need one say so."""
 
 
 @pytest.mark.parametrize("headers", RIGHT.values(), ids=RIGHT)

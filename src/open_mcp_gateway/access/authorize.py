@@ -128,16 +128,16 @@ def _granted(principal: Principal, permission: Permission) -> tuple[Check, ...]:
 
 
 def _in_scope(scope: Scope, name: str, kind: Kind) -> tuple[Check, ...]:
-    match kind:
-        case Kind.TOOL:
-            return (
-                Check(Rule.TOOL, name, name in scope.tools),
-                Check(Rule.NOT_DENIED, name, name not in scope.deny_tools),
-            )
-        case Kind.RESOURCE:
-            return (Check(Rule.RESOURCE, name, name in scope.resources),)
-        case Kind.PROMPT:
-            return (Check(Rule.PROMPT, name, name in scope.prompts),)
+    if kind is Kind.TOOL:
+        return (
+            Check(Rule.TOOL, name, name in scope.tools),
+            Check(Rule.NOT_DENIED, name, name not in scope.deny_tools),
+        )
+    rule, chosen = {
+        Kind.RESOURCE: (Rule.RESOURCE, scope.resources),
+        Kind.PROMPT: (Rule.PROMPT, scope.prompts),
+    }[kind]
+    return (Check(rule, name, name in chosen),)
 
 
 def _all_ok(trail: tuple[Check, ...]) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import final
 
 from open_mcp_gateway.access.policy import ROLES, Roles, holding_of, principal_of
-from open_mcp_gateway.auth.identify import Holding, Identifier
+from open_mcp_gateway.auth.identify import Holding, Identifier, Reason
 from open_mcp_gateway.auth.principal import Platform, Principal
 from open_mcp_gateway.auth.records import KeyRecord, TenantRecord
 from open_mcp_gateway.names import KeyId, TenantId
@@ -62,6 +62,10 @@ class Keyring:
     def principal(self, record: KeyRecord) -> Principal:
         """What ``record`` may do."""
         return principal_of(record, self.tenants, self.roles)
+
+    def not_live(self, record: KeyRecord, now_s: float) -> Reason | None:
+        """Why ``record`` opens to nobody at that moment, whatever it may do; None: it opens."""
+        return holding_of(record, self.tenants, self.roles).not_live(now_s)
 
     def live_keys_of_platform(self, now_s: float) -> Iterable[KeyRecord]:
         """Keys of no tenant that are in force: those that can be admins."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from ipaddress import ip_network
+from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from open_mcp_gateway.auth.identify import ALWAYS_S, Holding, Reason
@@ -33,14 +34,16 @@ _ADMIN: Final = _TENANT_ADMIN | {
     Permission.TENANTS_WRITE,
 }
 
-ROLES: Final[Mapping[str, frozenset[Permission]]] = {
-    "viewer": _VIEWER,
-    "caller": _CALLER,
-    "operator": _OPERATOR,
-    "tenant-admin": _TENANT_ADMIN,
-    "auditor": _AUDITOR,
-    "admin": _ADMIN,
-}
+ROLES: Final[Mapping[str, frozenset[Permission]]] = MappingProxyType(
+    {
+        "viewer": _VIEWER,
+        "caller": _CALLER,
+        "operator": _OPERATOR,
+        "tenant-admin": _TENANT_ADMIN,
+        "auditor": _AUDITOR,
+        "admin": _ADMIN,
+    }
+)
 """Every permission of a role is written out: a new one belongs to none until it is put in."""
 
 ADMIN_ROLE: Final = "admin"

@@ -71,14 +71,19 @@ class Holding(Struct, frozen=True, kw_only=True):
 
     def refusal(self, now_s: float, client: str) -> Reason | None:
         """Why it does not open at this moment to ``client`` (``host:port``); None: it does."""
+        reason = self.not_live(now_s)
+        if reason is None and self.networks is not None and not _within(client, self.networks):
+            return Reason.IP_NOT_ALLOWED
+        return reason
+
+    def not_live(self, now_s: float) -> Reason | None:
+        """Why it does not open to anybody at this moment; None: it does."""
         if self.blocked is not None:
             return self.blocked
         if now_s >= self.closes_at_s:
             return Reason.EXPIRED
         if now_s < self.opens_at_s:
             return Reason.NOT_YET_VALID
-        if self.networks is not None and not _within(client, self.networks):
-            return Reason.IP_NOT_ALLOWED
         return None
 
 
@@ -160,9 +165,9 @@ class Identifier:
     def holds(self, principal: Principal) -> bool:
         """Whether ``principal``, once given out, is still what its key opens."""
         holding = self._by_id.get(principal.key_id)
-        if holding is None or holding.principal != principal or holding.blocked is not None:
+        if holding is None or holding.principal != principal:
             return False
-        return holding.opens_at_s <= self._now() < holding.closes_at_s
+        return holding.not_live(self._now()) is None
 
     def next_end_s(self) -> float:
         """When the next of the keys that are in force expires; infinity if none does."""

@@ -6,6 +6,7 @@ Pure. A scope can only take away: what it does not mention stays as the role and
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final, TypeAlias, final
 
 from msgspec import Struct
@@ -27,6 +28,8 @@ class Everything:
 EVERYTHING: Final = Everything()
 
 _ANY: Final = "*"
+_KEPT: Final = 4096
+"""Compiled scopes."""
 
 
 class Patterns(Struct, frozen=True, cache_hash=True):
@@ -66,6 +69,11 @@ def selection(patterns: Iterable[str]) -> Selection:
     if "" in prefixes:
         return EVERYTHING
     return Patterns(frozenset(exact), tuple(sorted(prefixes)))
+
+
+def matching(pattern: str, text: str) -> bool:
+    """Whether ``text`` is meant by one pattern of a list; for those that ``selection`` takes."""
+    return text.startswith(pattern[:-1]) if pattern.endswith(_ANY) else text == pattern
 
 
 def written(chosen: Selection) -> list[str]:
@@ -143,16 +151,22 @@ class ScopeText(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_un
         Raises:
             ValueError: a pattern is none; says which.
         """
-        rest = EVERYTHING if self.tools is None else NOTHING
-        return Scope(
-            permissions=_chosen(self.permissions, EVERYTHING),
-            namespaces=_chosen(self.namespaces, EVERYTHING),
-            servers=_chosen(self.servers, EVERYTHING),
-            tools=_chosen(self.tools, EVERYTHING),
-            deny_tools=_chosen(self.deny_tools, NOTHING),
-            resources=_chosen(self.resources, rest),
-            prompts=_chosen(self.prompts, rest),
-        )
+        return _compiled(self)
+
+
+@lru_cache(_KEPT)
+def _compiled(text: ScopeText) -> Scope:
+    """Kept, because a hundred thousand keys have a few scopes between them."""
+    rest = EVERYTHING if text.tools is None else NOTHING
+    return Scope(
+        permissions=_chosen(text.permissions, EVERYTHING),
+        namespaces=_chosen(text.namespaces, EVERYTHING),
+        servers=_chosen(text.servers, EVERYTHING),
+        tools=_chosen(text.tools, EVERYTHING),
+        deny_tools=_chosen(text.deny_tools, NOTHING),
+        resources=_chosen(text.resources, rest),
+        prompts=_chosen(text.prompts, rest),
+    )
 
 
 def _chosen(patterns: tuple[str, ...] | None, absent: Selection) -> Selection:

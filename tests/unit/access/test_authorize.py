@@ -12,16 +12,21 @@ from hypothesis import strategies as st
 from open_mcp_gateway.access.authorize import (
     Code,
     Decision,
+    Item,
+    Kind,
+    Permits,
     Rule,
     authorize,
     authorize_by_id,
     decide,
     decide_gateway,
+    may_use,
     require,
     visible,
 )
 from open_mcp_gateway.access.policy import ROLES
-from open_mcp_gateway.auth.principal import EVERYTHING, Everything, Permission, Principal
+from open_mcp_gateway.auth.principal import PLATFORM, Permission, Principal
+from open_mcp_gateway.auth.scope import EVERYTHING, UNNARROWED, Everything, Scope, ScopeText
 from open_mcp_gateway.catalog.model import CatalogEntry, LocalProcess, ServerSpec, Snapshot
 from open_mcp_gateway.errors import Denied, GatewayError, NotFound
 from open_mcp_gateway.names import KeyId, Namespace, ServerId
@@ -42,9 +47,18 @@ def entry(server_id: str, namespace: str = "default") -> CatalogEntry:
 
 
 def principal(
-    permissions: frozenset[Permission], namespaces: frozenset[Namespace] | Everything = EVERYTHING
+    permissions: frozenset[Permission],
+    namespaces: frozenset[Namespace] | Everything = EVERYTHING,
+    scope: Scope = UNNARROWED,
 ) -> Principal:
-    return Principal(key_id=KeyId("k"), role="test", permissions=permissions, namespaces=namespaces)
+    return Principal(
+        key_id=KeyId("k"),
+        holder=PLATFORM,
+        role="test",
+        permissions=permissions,
+        namespaces=namespaces,
+        scope=scope,
+    )
 
 
 WORLD = Snapshot(
@@ -89,7 +103,7 @@ def assert_trail_explains(decision: Decision) -> None:
     assert decision.trail
     assert decision.allowed is all(check.ok for check in decision.trail)
     rules = [check.rule for check in decision.trail]
-    assert rules == list(Rule)[: len(rules)]
+    assert rules == [rule for rule in Rule if rule in rules]
 
 
 @given(
@@ -118,12 +132,14 @@ def test_the_trail_names_what_was_looked_at() -> None:
     assert [(check.rule, check.subject, check.ok) for check in denied.trail] == [
         (Rule.EXISTS, "time", True),
         (Rule.NAMESPACE, "default", True),
+        (Rule.OWN_NAMESPACE, "default", True),
+        (Rule.SERVER, "time", True),
         (Rule.PERMISSION, "servers:start", False),
+        (Rule.OWN_PERMISSION, "servers:start", True),
         (Rule.READABLE, "servers:read", True),
     ]
     hidden = decide(who, Permission.SERVERS_READ, WORLD.entries[ServerId("pg")])
-    assert [(check.rule, check.subject) for check in hidden.trail] == [
-        (Rule.EXISTS, "pg"),
+    assert [(check.rule, check.subject) for check in hidden.trail if not check.ok] == [
         (Rule.NAMESPACE, "production"),
     ]
 
@@ -210,7 +226,7 @@ def test_rights_on_the_gateway_itself(permission: Permission) -> None:
 
 def assert_trail_explains_gateway(decision: Decision) -> None:
     assert decision.allowed is all(check.ok for check in decision.trail)
-    assert [check.rule for check in decision.trail] == [Rule.PERMISSION]
+    assert [check.rule for check in decision.trail] == [Rule.PERMISSION, Rule.OWN_PERMISSION]
 
 
 @pytest.mark.parametrize("scope", SCOPES, ids=_named)
@@ -225,3 +241,60 @@ def test_a_list_is_what_checks_allow(
             item for item in WORLD.entries.values() if oracle(who, permission, item) == "allowed"
         ]
     assert visible(who, WORLD) == visible(who, WORLD, Permission.SERVERS_LIST)
+
+
+@pytest.mark.parametrize(
+    ("scope", "tools", "resources", "prompts"),
+    [
+        (ScopeText(), {"query", "drop"}, {"query", "drop"}, {"query", "drop"}),
+        (ScopeText(tools=("pg/query",)), {"query"}, set(), set()),
+        (ScopeText(tools=("pg/q*",), prompts=("*",)), {"query"}, set(), {"query", "drop"}),
+        (ScopeText(tools=("git/*",)), set(), set(), set()),
+        (ScopeText(tools=()), set(), set(), set()),
+        (ScopeText(deny_tools=("pg/d*",)), {"query"}, {"query", "drop"}, {"query", "drop"}),
+        (ScopeText(deny_tools=("*",)), set(), {"query", "drop"}, {"query", "drop"}),
+        (ScopeText(resources=("pg/drop",)), {"query", "drop"}, {"drop"}, {"query", "drop"}),
+    ],
+)
+def test_parts_of_a_server(
+    scope: ScopeText, tools: set[str], resources: set[str], prompts: set[str]
+) -> None:
+    who = principal(ROLES["caller"], scope=scope.compiled())
+    permit = authorize(who, Permission.MCP_CALL, WORLD.entries[ServerId("pg")])
+    expected = {Kind.TOOL: tools, Kind.RESOURCE: resources, Kind.PROMPT: prompts}
+    for kind, name in itertools.product(Kind, ("query", "drop")):
+        item = Item(kind, name)
+        decision = decide(who, Permission.MCP_CALL, permit.entry, item)
+        assert may_use(permit, item) is decision.allowed is (name in expected[kind])
+        assert decision.code in {Code.ALLOWED, Code.NOT_IN_SCOPE}
+        assert_trail_explains(decision)
+
+
+def test_a_key_keeps_less_than_its_role() -> None:
+    kept = ScopeText(permissions=("servers:read",), servers=("pg", "t*"), namespaces=("default",))
+    who = principal(ROLES["admin"], scope=kept.compiled())
+    assert visible(who, WORLD, Permission.SERVERS_READ) == [WORLD.entries[ServerId("time")]]
+    assert visible(who, WORLD) == []
+    with pytest.raises(Denied):
+        authorize_by_id(who, Permission.SERVERS_START, WORLD, "time")
+    for hidden in ("pg", "git"):
+        with pytest.raises(NotFound):
+            authorize_by_id(who, Permission.SERVERS_READ, WORLD, hidden)
+    with pytest.raises(Denied):
+        require(who, Permission.KEYS_READ)
+
+
+def test_permits_are_kept_for_who_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    permits = Permits(WORLD, Permission.MCP_CALL)
+    who, other = principal(ROLES["caller"]), principal(ROLES["operator"])
+    first = permits.get(who, "pg")
+    assert permits.get(principal(ROLES["caller"]), "pg") is first
+    assert permits.get(other, "pg").principal == other
+    assert permits.get(who, "time").entry.spec.id == "time"
+    with pytest.raises(Denied):
+        permits.get(principal(ROLES["viewer"]), "pg")
+    with pytest.raises(NotFound):
+        permits.get(who, "none")
+    monkeypatch.setattr("open_mcp_gateway.access.authorize._MAX_KEPT", 1)
+    assert permits.get(who, "git").entry.spec.id == "git"
+    assert permits.get(who, "pg") == first

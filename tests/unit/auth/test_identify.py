@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
+from ipaddress import ip_network
 from typing import Final
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from open_mcp_gateway.access.policy import ROLES, platform_admin
-from open_mcp_gateway.auth.apikeys import KeyDigest, digest_of
+from open_mcp_gateway.access.policy import ROLES
+from open_mcp_gateway.auth.apikeys import digest_of
 from open_mcp_gateway.auth.identify import (
     ANONYMOUS_ROLE,
+    Holding,
     Identifier,
     NoAuthentication,
+    Reason,
     anonymous,
 )
-from open_mcp_gateway.auth.principal import EVERYTHING, Permission
+from open_mcp_gateway.auth.principal import PLATFORM, Permission, Principal
+from open_mcp_gateway.auth.scope import EVERYTHING, UNNARROWED
 from open_mcp_gateway.errors import (
     AmbiguousCredentials,
     Unauthenticated,
@@ -28,33 +34,58 @@ from open_mcp_gateway.names import KeyId
 
 KEY: Final = b"test-key-canary-5e1f"
 OTHER: Final = b"test-key-canary-77aa"
+CLIENT: Final = "127.0.0.1:5000"
 
 
-def configured(**keys: bytes) -> list[KeyDigest]:
-    return [KeyDigest(KeyId(name), digest_of(key)) for name, key in keys.items()]
+def owner(name: str) -> Principal:
+    return Principal(
+        key_id=KeyId(name),
+        holder=PLATFORM,
+        role="admin",
+        permissions=ROLES["admin"],
+        namespaces=EVERYTHING,
+        scope=UNNARROWED,
+    )
+
+
+def holding(name: str, **more: object) -> Holding:
+    return Holding(principal=owner(name), **more)  # type: ignore[arg-type]
 
 
 def identifier(**keys: bytes) -> Identifier:
-    return Identifier(configured(**keys), platform_admin)
+    held = [(digest_of(key), holding(name)) for name, key in keys.items()]
+    return Identifier(held, lambda: 0.0)
+
+
+class Clock:
+    """A clock that stands where it was put."""
+
+    def __init__(self, now_s: float) -> None:
+        self.now_s = now_s
+
+    def __call__(self) -> float:
+        return self.now_s
 
 
 def test_each_key_has_its_owner() -> None:
     two = identifier(first=KEY, second=OTHER)
-    assert two.identify(KEY).key_id == "first"
-    assert two.identify(OTHER).key_id == "second"
-    assert two.identify(KEY) == platform_admin(configured(first=KEY)[0])
+    assert two.identify(KEY, CLIENT).principal == owner("first")
+    assert two.identify(OTHER, CLIENT).principal == owner("second")
+    assert len(two) == 2
 
 
 def test_by_headers() -> None:
     one = identifier(first=KEY)
-    assert one.authenticate([(b"x-api-key", KEY)]).key_id == "first"
-    assert one.authenticate([(b"authorization", b"Bearer " + KEY)]).key_id == "first"
+    assert one.authenticate([(b"x-api-key", KEY)], CLIENT).principal.key_id == "first"
+    assert (
+        one.authenticate([(b"authorization", b"Bearer " + KEY)], CLIENT).principal.key_id == "first"
+    )
     with pytest.raises(Unauthenticated):
-        one.authenticate([])
+        one.authenticate([], CLIENT)
     with pytest.raises(WrongKey):
-        one.authenticate([(b"x-api-key", OTHER)])
+        one.authenticate([(b"x-api-key", OTHER)], CLIENT)
     with pytest.raises(AmbiguousCredentials):
-        one.authenticate([(b"x-api-key", KEY), (b"x-api-key", KEY)])
+        one.authenticate([(b"x-api-key", KEY), (b"x-api-key", KEY)], CLIENT)
 
 
 @pytest.mark.parametrize(
@@ -74,18 +105,18 @@ def test_by_headers() -> None:
 )
 def test_near_misses(credential: bytes) -> None:
     with pytest.raises(WrongKey) as caught:
-        identifier(first=KEY).identify(credential)
+        identifier(first=KEY).identify(credential, CLIENT)
     assert caught.value.public == "Invalid API key"
     assert caught.value.args == ("Invalid API key",)
 
 
 @pytest.mark.parametrize("credential", [b"", b"a", KEY, digest_of(b"")])
 def test_without_keys_nobody_passes(credential: bytes) -> None:
-    nobody = Identifier([], platform_admin)
+    nobody = Identifier([], lambda: 0.0)
     with pytest.raises(WrongKey):
-        nobody.identify(credential)
+        nobody.identify(credential, CLIENT)
     with pytest.raises(Unauthenticated):
-        nobody.authenticate([])
+        nobody.authenticate([], CLIENT)
 
 
 def test_the_same_key_twice_is_refused() -> None:
@@ -97,21 +128,21 @@ def test_the_same_key_twice_is_refused() -> None:
 @pytest.mark.parametrize("digest", [b"", b"short", digest_of(KEY)[:-1], digest_of(KEY) + b"x"])
 def test_what_is_no_digest_is_refused(digest: bytes) -> None:
     with pytest.raises(ValueError, match="'odd' is not 32 bytes long"):
-        Identifier([KeyDigest(KeyId("odd"), digest)], platform_admin)
+        Identifier([(digest, holding("odd"))], lambda: 0.0)
 
 
 def test_a_colliding_table_entry_is_not_believed() -> None:
     """The lookup alone does not decide: the stored digest is compared as a whole."""
     live = identifier(first=KEY)
-    live._principals[digest_of(OTHER)] = live._principals[digest_of(KEY)]
+    live._by_digest[digest_of(OTHER)] = live._by_digest[digest_of(KEY)]
     with pytest.raises(WrongKey):
-        live.identify(OTHER)
+        live.identify(OTHER, CLIENT)
 
 
 def test_keys_do_not_show() -> None:
     one = identifier(first=KEY)
-    principal = one.identify(KEY)
-    shown = f"{one!r} {one} {principal!r} {principal}".encode() + pickle.dumps(principal)
+    principal = one.identify(KEY, CLIENT).principal
+    shown = f"{one!r} {one} {principal!r} {principal}".encode()
     digest = digest_of(KEY)
     for secret in (KEY, digest, digest.hex().encode(), repr(digest).encode()):
         assert secret not in shown
@@ -143,7 +174,7 @@ def test_the_anonymous_caller_is_written_out() -> None:
     "headers", [[], [(b"x-api-key", KEY)], [(b"x-api-key", b"")] * 2, [(b"authorization", b"\xff")]]
 )
 def test_with_authentication_off_everybody_is_anonymous(headers: list[tuple[bytes, bytes]]) -> None:
-    assert NoAuthentication().authenticate(headers) == anonymous()
+    assert NoAuthentication().authenticate(headers, CLIENT).principal == anonymous()
 
 
 @settings(max_examples=300, deadline=None)
@@ -152,4 +183,110 @@ def test_no_other_bytes_pass(credential: bytes) -> None:
     one = identifier(first=KEY)
     if credential != KEY:
         with pytest.raises(WrongKey):
-            one.identify(credential)
+            one.identify(credential, CLIENT)
+
+
+def reason_of(one: Identifier, client: str = CLIENT) -> str | None:
+    """Why the key does not open; None: it does."""
+    try:
+        one.identify(KEY, client)
+    except WrongKey as error:
+        return error.reason
+    return None
+
+
+def test_a_key_opens_from_its_first_moment_until_before_its_last() -> None:
+    clock = Clock(9.9)
+    held = holding("first", opens_at_s=10.0, closes_at_s=20.0)
+    one = Identifier([(digest_of(KEY), held)], clock)
+    seen = []
+    for moment in (9.9, 10.0, 19.9, 20.0, math.inf):
+        clock.now_s = moment
+        seen.append((reason_of(one), one.holds(owner("first"))))
+    assert seen == [
+        (Reason.NOT_YET_VALID, False),
+        (None, True),
+        (None, True),
+        (Reason.EXPIRED, False),
+        (Reason.EXPIRED, False),
+    ]
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_a_blocked_key_says_why_to_its_owner_alone(reason: Reason) -> None:
+    one = Identifier([(digest_of(KEY), holding("first", blocked=reason))], lambda: 0.0)
+    assert reason_of(one) is reason
+    assert not one.holds(owner("first"))
+    with pytest.raises(WrongKey) as caught:
+        one.identify(KEY[:-1], CLIENT)
+    assert caught.value.reason is None
+
+
+@pytest.mark.parametrize(
+    ("client", "within"),
+    [
+        ("10.1.2.3:80", True),
+        ("[10.1.2.3]:80", True),
+        ("[::ffff:10.1.2.3]:80", True),
+        ("::ffff:10.1.2.3:80", True),
+        ("[2001:db8::7]:80", True),
+        ("11.1.2.3:80", False),
+        ("[::ffff:11.1.2.3]:80", False),
+        ("[2001:db9::7]:80", False),
+        ("[::1]:80", False),
+        ("10.1.2.3", False),
+        ("", False),
+        ("unix", False),
+        ("localhost:80", False),
+        ("10.1.2:80", False),
+    ],
+)
+def test_networks(client: str, within: bool) -> None:
+    networks = (ip_network("10.0.0.0/8"), ip_network("2001:db8::/32"))
+    one = Identifier([(digest_of(KEY), holding("first", networks=networks))], lambda: 0.0)
+    assert reason_of(one, client) == (None if within else Reason.IP_NOT_ALLOWED)
+    nowhere = Identifier([(digest_of(KEY), holding("first", networks=()))], lambda: 0.0)
+    assert reason_of(nowhere, client) is Reason.IP_NOT_ALLOWED
+    assert reason_of(identifier(first=KEY), client) is None
+
+
+def test_who_was_let_in_stays_only_with_the_same_rights() -> None:
+    one = identifier(first=KEY)
+    assert one.holds(owner("first"))
+    assert not one.holds(owner("second"))
+    assert not one.holds(replace(owner("first"), role="viewer"))
+    assert not one.holds(anonymous())
+    assert NoAuthentication().holds(anonymous())
+    assert not NoAuthentication().holds(owner("first"))
+
+
+def test_the_next_end() -> None:
+    clock = Clock(0.0)
+    held = [
+        (digest_of(KEY), holding("first", closes_at_s=10.0)),
+        (digest_of(OTHER), holding("second", closes_at_s=20.0)),
+        (digest_of(b"third"), holding("third")),
+    ]
+    one = Identifier(held, clock)
+    ends = []
+    for moment in (0.0, 10.0, 20.0):
+        clock.now_s = moment
+        ends.append(one.next_end_s())
+    assert ends == [10.0, 20.0, math.inf]
+    assert Identifier((), clock).next_end_s() == math.inf
+
+
+def test_a_change_makes_another_one() -> None:
+    before = identifier(first=KEY)
+    after = before.changed([digest_of(KEY)], [(digest_of(OTHER), holding("second"))])
+    assert reason_of(before) is None
+    assert after.identify(OTHER, CLIENT).principal == owner("second")
+    with pytest.raises(WrongKey):
+        after.identify(KEY, CLIENT)
+    with pytest.raises(WrongKey):
+        before.identify(OTHER, CLIENT)
+    assert before.holds(owner("first"))
+    assert not after.holds(owner("first"))
+    assert len(before.changed([digest_of(b"nobody's")], ())) == 1
+    with pytest.raises(ValueError, match="are the same key"):
+        before.changed((), [(digest_of(KEY), holding("second"))])

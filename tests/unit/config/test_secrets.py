@@ -52,9 +52,10 @@ def problems_of(folder: Path, text: str) -> list[str]:
 def assert_key(loaded: LoadedConfig, key: str) -> None:
     config = loaded.config
     assert config.auth_enabled
-    (digest,) = config.api_keys
-    assert digest.key_id == "config:api_key"
-    assert digest.digest == hashlib.sha256(key.encode()).digest()
+    (record,) = config.keys
+    assert record.id == "config:api_key"
+    assert record.role == "admin"
+    assert record.digests == (hashlib.sha256(key.encode()).digest(),)
     assert key not in repr(loaded)
 
 
@@ -86,7 +87,7 @@ def test_a_key(tmp_path: Path, text: str, key: str) -> None:
 def test_no_key(tmp_path: Path) -> None:
     loaded = load(tmp_path, "log_level: info")
     assert not loaded.config.auth_enabled
-    assert loaded.config.api_keys == ()
+    assert loaded.config.keys == ()
     assert loaded.warnings == ()
 
 

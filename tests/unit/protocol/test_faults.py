@@ -26,7 +26,7 @@ def test_a_management_body_names_the_failure() -> None:
 
 
 def test_a_denial_names_permission_and_resource_in_both_families() -> None:
-    error = Denied("no", permission="mcp:call", resource="server/x")
+    error = Denied("no", permission="mcp:call", resource="server/x", key_id="k")
     assert json.loads(management_body(error, "r"))["permission"] == "mcp:call"
     assert json.loads(rpc_body(error, "r"))["error"]["data"]["resource"] == "server/x"
 

@@ -1,0 +1,158 @@
+"""Selections: what a pattern means, what is more than what, and that absent is not empty."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from open_mcp_gateway.auth.scope import (
+    EVERYTHING,
+    NOTHING,
+    UNNARROWED,
+    Patterns,
+    ScopeText,
+    Selection,
+    beyond,
+    matching,
+    selection,
+    written,
+)
+
+TEXTS = st.text(alphabet="ab/", min_size=0, max_size=4)
+PATTERNS = st.builds(lambda text, star: text + star, TEXTS, st.sampled_from(["", "*"])).filter(bool)
+LISTS = st.lists(PATTERNS, max_size=4)
+FAR = "\U0010ffff"
+"""A continuation that no pattern of these tests has."""
+
+
+def naive(patterns: list[str], text: str) -> bool:
+    return any(
+        pattern == text or (pattern[-1] == "*" and text[: len(pattern) - 1] == pattern[:-1])
+        for pattern in patterns
+    )
+
+
+@given(LISTS, TEXTS)
+def test_a_selection_is_what_its_patterns_mean(patterns: list[str], text: str) -> None:
+    assert (text in selection(patterns)) is naive(patterns, text)
+    assert naive(patterns, text) is any(matching(one, text) for one in patterns)
+
+
+@given(LISTS)
+def test_writing_and_reading_is_the_same(patterns: list[str]) -> None:
+    chosen = selection(patterns)
+    assert selection(written(chosen)) == chosen
+    assert written(chosen) == sorted(set(written(chosen)))
+
+
+@given(LISTS, LISTS)
+def test_beyond(inner: list[str], outer: list[str]) -> None:
+    """What is named is more than the outer selection, and what is not named is within it."""
+    over = beyond(selection(inner), selection(outer))
+    for pattern in written(selection(inner)):
+        exceeds = pattern in over
+        if pattern.endswith("*"):
+            assert exceeds is not naive(outer, pattern[:-1] + FAR)
+        else:
+            assert exceeds is not naive(outer, pattern)
+    assert set(over) <= set(written(selection(inner)))
+
+
+@given(LISTS, LISTS, TEXTS)
+def test_a_subset_holds_nothing_more(inner: list[str], outer: list[str], text: str) -> None:
+    if not beyond(selection(inner), selection(outer)):
+        assert text not in selection(inner) or text in selection(outer)
+
+
+def test_everything_and_nothing() -> None:
+    assert selection(["*"]) is EVERYTHING
+    assert selection(["a", "*"]) is EVERYTHING
+    assert selection([]) == NOTHING
+    assert written(EVERYTHING) == ["*"]
+    assert written(NOTHING) == []
+    assert "" not in NOTHING
+    assert "a" not in NOTHING
+    assert 1 not in Patterns(frozenset({"1"}), ("1",))
+    assert beyond(EVERYTHING, NOTHING) == ["*"]
+    assert beyond(EVERYTHING, EVERYTHING) == []
+    assert beyond(NOTHING, NOTHING) == []
+    assert repr(EVERYTHING) == '"*"'
+
+
+@pytest.mark.parametrize("pattern", ["", "**", "a*b", "*a", "a**", "*/*"])
+def test_what_is_no_pattern(pattern: str) -> None:
+    with pytest.raises(ValueError, match="must be a name"):
+        selection(["fine", pattern])
+    with pytest.raises(ValueError, match="must be a name"):
+        ScopeText(tools=(pattern,)).compiled()
+
+
+@pytest.mark.parametrize(
+    "text", ["PG/query", "pg/Query", "pg/query ", "pg/que\u0301ry", "xpg/query"]
+)
+def test_names_have_one_spelling(text: str) -> None:
+    assert text not in selection(["pg/query", "pg/quer*"]) or text.startswith("pg/quer")
+    assert text not in selection(["pg/query"])
+
+
+MEMBERS = ("permissions", "namespaces", "servers", "tools", "resources", "prompts")
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_absent_leaves_and_empty_takes_away(member: str) -> None:
+    assert ScopeText().compiled() == UNNARROWED
+    empty = ScopeText(**{member: ()}).compiled()
+    assert getattr(empty, member) == NOTHING
+    for other in set(MEMBERS) - {member}:
+        with_tools = member == "tools" and other in {"resources", "prompts"}
+        assert getattr(empty, other) == (NOTHING if with_tools else EVERYTHING)
+    assert empty.deny_tools == NOTHING
+
+
+def test_denying_nothing_denies_nothing() -> None:
+    assert ScopeText(deny_tools=()).compiled() == UNNARROWED
+
+
+def test_who_names_tools_means_no_more_unless_it_says_so() -> None:
+    named = ScopeText(tools=("a/b",), resources=("*",), prompts=("a/*",)).compiled()
+    assert named.resources is EVERYTHING
+    assert named.prompts == Patterns(prefixes=("a/",))
+    everything = ScopeText(tools=("*",)).compiled()
+    assert (everything.tools, everything.resources) == (EVERYTHING, NOTHING)
+
+
+@pytest.mark.parametrize(
+    ("text", "narrows"),
+    [
+        (ScopeText(), False),
+        (ScopeText(servers=(), namespaces=(), permissions=()), False),
+        (ScopeText(tools=("*",), resources=("*",), prompts=("*",)), False),
+        (ScopeText(tools=("*",)), True),
+        (ScopeText(tools=()), True),
+        (ScopeText(deny_tools=("a/b",)), True),
+        (ScopeText(deny_tools=("*",)), True),
+        (ScopeText(resources=()), True),
+        (ScopeText(prompts=("a/*",)), True),
+    ],
+)
+def test_what_narrows_calls(text: ScopeText, narrows: bool) -> None:
+    assert text.compiled().narrows_calls is narrows
+
+
+def test_as_written_in_a_store() -> None:
+    text = ScopeText(tools=(), servers=("a",))
+    raw = msgspec.json.encode(text)
+    assert msgspec.json.decode(raw) == {"tools": [], "servers": ["a"]}
+    assert msgspec.json.decode(raw, type=ScopeText) == text
+    for wrong in (b'{"tool":[]}', b'{"tools":"*"}', b'{"tools":[1]}', b"[]", b"null"):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.json.decode(wrong, type=ScopeText)
+
+
+def test_equal_selections_have_equal_hashes() -> None:
+    one: Selection = selection(["b", "a", "c*", "d*"])
+    other = selection(["d*", "c*", "a", "b", "a"])
+    assert one == other
+    assert hash(one) == hash(other)
