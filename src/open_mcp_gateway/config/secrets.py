@@ -93,7 +93,7 @@ class KeyReader:
         if found is None:
             return None
         if name == "api_key_hash":
-            return self._from_hash(node, found.real)
+            return self._from_hash(node, found)
         key = found.real.encode("utf-8", "surrogatepass")
         if name == "api_key_file":
             key = self._from_file(node, found.real) or b""
@@ -103,7 +103,7 @@ class KeyReader:
             names = ", ".join(found.defaulted)
             message = f"{names} is not set, so the default in this file is the key; set {names}"
             self._warnings.append(Problem(node.where, message))
-        return digest_of(key) if self._usable(node, key) else None
+        return digest_of(key) if self._usable(node, found, key) else None
 
     def _text(self, node: Tree) -> Text | None:
         """What stands in the file after substitution; never empty, nothing left unreplaced."""
@@ -123,21 +123,21 @@ class KeyReader:
             self._problem(node, f"environment variable {names} is empty; set it")
             return None
         if found.bare or _UNREPLACED.search(found.real):
-            self._problem(node, _LEFT_OVER)
+            self._refuse(node, found, _LEFT_OVER)
             return None
         if not found.real.strip():
-            self._problem(node, "is empty or blank; write a key or remove the line")
+            self._refuse(node, found, "is empty or blank; write a key or remove the line")
             return None
         return found
 
-    def _from_hash(self, node: Tree, text: str) -> bytes | None:
-        match = _HASH.fullmatch(text)
+    def _from_hash(self, node: Tree, found: Text) -> bytes | None:
+        match = _HASH.fullmatch(found.real)
         if match is None:
-            self._problem(node, "must be 'sha256:' and 64 hexadecimal digits")
+            self._refuse(node, found, "must be 'sha256:' and 64 hexadecimal digits")
             return None
         digest = bytes.fromhex(match[1])
         if digest in {digest_of(b""), digest_of(b"\n")}:
-            self._problem(node, "is the hash of an empty key; hash the key itself")
+            self._refuse(node, found, "is the hash of an empty key; hash the key itself")
             return None
         return digest
 
@@ -168,9 +168,9 @@ class KeyReader:
             return None
         return key
 
-    def _usable(self, node: Node, key: bytes) -> bool:
+    def _usable(self, node: Node, found: Text, key: bytes) -> bool:
         if not is_well_formed(key):
-            self._problem(node, _malformed(key))
+            self._refuse(node, found, _malformed(key))
             return False
         if len(key) < _SHORT_CHARACTERS:
             message = f"is shorter than {_SHORT_CHARACTERS} characters and can be guessed"
@@ -179,6 +179,12 @@ class KeyReader:
             message = "repeats a few characters and can be guessed; use a long random one"
             self._warnings.append(Problem(node.where, message))
         return True
+
+    def _refuse(self, node: Node, found: Text, message: str) -> None:
+        """The same with the variables that gave the value, which the file does not show."""
+        if found.substituted:
+            message += f" (the value comes from {', '.join(found.variables)})"
+        self._problem(node, message)
 
     def _problem(self, node: Node, message: str) -> None:
         self._problems.append(Problem(node.where, message))

@@ -27,7 +27,7 @@ from open_mcp_gateway.document.tree import Mapping, Sequence, Tree
 from open_mcp_gateway.errors import Problem
 from open_mcp_gateway.names import TENANT_ID, KeyId, Namespace, TenantId
 
-_TENANT = ("id", *KEY_FIELDS, "namespaces", "role", "name", "keys")
+TENANT_FIELDS = ("id", *KEY_FIELDS, "namespaces", "role", "name", "keys")
 _SCOPE: dict[str, words.Rule] = {
     "permissions": words.wrong_permissions,
     "namespaces": words.wrong_pattern,
@@ -37,7 +37,7 @@ _SCOPE: dict[str, words.Rule] = {
     "resources": words.wrong_item,
     "prompts": words.wrong_item,
 }
-_KEY = ("name", *KEY_FIELDS, "role", *_SCOPE, "expires_at", "not_before", "ip_allow")
+NAMED_KEY_FIELDS = ("name", *KEY_FIELDS, "role", *_SCOPE, "expires_at", "not_before", "ip_allow")
 _LATER = ("limits",)
 _OWN_KEY = "api_key"
 """The name of a tenant's own key, however it is written."""
@@ -117,7 +117,7 @@ class _Access:
 
     def _tenant(self, node: Mapping, ids: dict[str, str]) -> None:
         fields.unsupported(node, _LATER, self._reader.problems)
-        self._reader.unknown(node, [*_TENANT, *_LATER])
+        self._reader.unknown(node, [*TENANT_FIELDS, *_LATER])
         tenant = TenantId(self._unique(node, "id", _wrong_id, ids) or "")
         namespaces = self._namespaces(node)
         name = self._word(node, "name", None)
@@ -153,7 +153,7 @@ class _Access:
 
     def _named(self, node: Mapping, tenant: TenantId, names: dict[str, str]) -> None:
         fields.unsupported(node, _LATER, self._reader.problems)
-        self._reader.unknown(node, [*_KEY, *_LATER])
+        self._reader.unknown(node, [*NAMED_KEY_FIELDS, *_LATER])
         name = self._unique(node, "name", words.wrong_name, names) or ""
         key = self._key(node)
         if not any(field in node.entries for field in KEY_FIELDS):
