@@ -16,13 +16,13 @@ from open_mcp_gateway.access.policy import (
     platform_admin,
 )
 from open_mcp_gateway.auth.records import KeyRecord, TenantRecord
-from open_mcp_gateway.auth.scope import ScopeText
+from open_mcp_gateway.auth.scope import ScopeText, selection
 from open_mcp_gateway.catalog.check import wrong_namespace
 from open_mcp_gateway.config import fields, words
 from open_mcp_gateway.config.roles import read_roles
 from open_mcp_gateway.config.secrets import FIELDS as KEY_FIELDS
 from open_mcp_gateway.config.secrets import FoundKey, KeyReader
-from open_mcp_gateway.document.convert import Reader
+from open_mcp_gateway.document.convert import Reader, suggestion
 from open_mcp_gateway.document.tree import Mapping, Sequence, Tree
 from open_mcp_gateway.errors import Problem
 from open_mcp_gateway.names import TENANT_ID, KeyId, Namespace, TenantId
@@ -76,7 +76,7 @@ class Access(Struct, frozen=True, kw_only=True):
 def read_access(root: Mapping, reader: Reader, base: Path, warnings: list[Problem]) -> Access:
     """The keys, tenants and roles of the whole file; worth something if no problem was reported."""
     secrets = KeyReader(reader.environ, base, reader.problems, warnings)
-    run = _Access(reader, secrets, read_roles(root, reader))
+    run = _Access(reader, secrets, read_roles(root, reader), warnings)
     configured = run.platform(root) or "tenants" in root.key_lines
     node = root.entries.get("tenants")
     if node is not None:
@@ -94,10 +94,13 @@ def read_access(root: Mapping, reader: Reader, base: Path, warnings: list[Proble
 class _Access:
     """One pass over the keys of one file."""
 
-    def __init__(self, reader: Reader, secrets: KeyReader, roles: Roles) -> None:
+    def __init__(
+        self, reader: Reader, secrets: KeyReader, roles: Roles, warnings: list[Problem]
+    ) -> None:
         self._reader = reader
         self._secrets = secrets
         self.roles = roles
+        self._warnings = warnings
         self.found_tenants: list[TenantRecord] = []
         self.found_keys: list[KeyRecord] = []
         self.files: list[Path] = []
@@ -138,7 +141,9 @@ class _Access:
             )
         if "keys" in node.entries:
             for item in self._items(node.entries["keys"]):
-                self._named(item, tenant, names)
+                record = self._named(item, tenant, names)
+                self._note_pointless(item, record, namespaces)
+                self.found_keys.append(record)
         self.found_tenants.append(TenantRecord(id=tenant, namespaces=namespaces, name=name or ""))
 
     def _namespaces(self, node: Mapping) -> tuple[Namespace, ...]:
@@ -151,7 +156,17 @@ class _Access:
         self.grants += [Grant(child.where, one) for one in namespaces]
         return namespaces
 
-    def _named(self, node: Mapping, tenant: TenantId, names: dict[str, str]) -> None:
+    def _note_pointless(
+        self, node: Mapping, record: KeyRecord, given: tuple[Namespace, ...]
+    ) -> None:
+        """Patterns of a key that fit nothing its tenant has: harmless, and likely misspelt."""
+        for pattern in record.scope.namespaces or ():
+            if pattern != "*" and not any(one in selection([pattern]) for one in given):
+                text = f"'{pattern}' fits none of the namespaces of the tenant"
+                where = node.entries["namespaces"].where
+                self._warnings.append(Problem(where, text + suggestion(pattern, given)))
+
+    def _named(self, node: Mapping, tenant: TenantId, names: dict[str, str]) -> KeyRecord:
         fields.unsupported(node, _LATER, self._reader.problems)
         self._reader.unknown(node, [*NAMED_KEY_FIELDS, *_LATER])
         name = self._unique(node, "name", words.wrong_name, names) or ""
@@ -176,7 +191,7 @@ class _Access:
         start, end = record.not_before, record.expires_at
         if start is not None and end is not None and end <= start:
             self._reader.problem(node.entries["expires_at"], "is not after not_before; mend one")
-        self.found_keys.append(record)
+        return record
 
     def _key(self, node: Mapping) -> FoundKey:
         key = self._secrets.read(node)

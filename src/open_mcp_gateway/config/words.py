@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Callable, Iterable
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Network, ip_address, ip_network
 
 from open_mcp_gateway.auth.principal import Permission
 from open_mcp_gateway.auth.scope import selection
@@ -139,6 +139,8 @@ def wrong_network(text: str) -> str | None:
         return _WRONG_NETWORK
     if ip_address(text.partition("/")[0]) != network.network_address:
         return f"has bits set beyond its prefix; write {network}"
+    if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None:
+        return "is IPv4 written as IPv6, which fits no caller; write it as IPv4"
     return None
 
 
