@@ -233,6 +233,8 @@ OWN_KEY = [
         (a("role: "), f"tenants[0].role: {VALUE}"),
         (a("role: xyz"), "tenants[0].role: is no role; known are viewer, caller, operator, tenant-admin, auditor, admin"),
         (a("name: ''"), f"tenants[0].name: {STRIP}"),
+        (a('name: "a\\tb"'), f"tenants[0].name: {STRIP}"),
+        (a('name: "a\\u202Eb"'), f"tenants[0].name: {STRIP}"),
         (a("keys: "), f"tenants[0].keys: must be a list, but is empty; {LIST}"),
         (a("keys: [x]"), "tenants[0].keys[0]: must be a mapping, but is text; write a mapping"),
         (a("keys: [{name: ci}]"), "tenants[0].keys[0]: has no key; add one of api_key, api_key_file, api_key_hash"),
