@@ -8,18 +8,20 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
+from msgspec.structs import replace
 
 from open_mcp_gateway.app import Gateway
 from open_mcp_gateway.catalog.diff import diff
 from open_mcp_gateway.catalog.load import LoadedCatalog, load_catalog
 from open_mcp_gateway.config.load import LoadedConfig, Overrides, find_catalog, load_config
 from open_mcp_gateway.config.model import Config
+from open_mcp_gateway.document.convert import suggestion
 from open_mcp_gateway.errors import InvalidConfig, Problem, ReloadFailed
 from open_mcp_gateway.inbound.management import ReloadReport
 
 log = logging.getLogger(__name__)
 
-_AT_START_ONLY = ("listen_addr", "tls", "hot_reload", "log_format")
+_AT_START_ONLY = ("listen_addr", "tls", "hot_reload", "log_format", "store")
 """Settings that a running gateway keeps; changing one is noted, not an error."""
 
 
@@ -43,7 +45,9 @@ class Sources:
             loaded = load_config(self.config_path, self.overrides, self.environ)
         except InvalidConfig as error:
             raise InvalidConfig([*error.problems, *self._catalog_problems()]) from error
-        return loaded, load_catalog(loaded.config.catalog_path, self.environ)
+        catalog = load_catalog(loaded.config.catalog_path, self.environ)
+        unknown = _unknown_namespaces(loaded, catalog)
+        return replace(loaded, warnings=(*loaded.warnings, *unknown)), catalog
 
     def _catalog_problems(self) -> list[Problem]:
         """What is wrong with the catalog that a faulty configuration still names."""
@@ -127,6 +131,15 @@ class Reloader:
             await self.reload()
         except ReloadFailed:
             return
+
+
+def _unknown_namespaces(loaded: LoadedConfig, catalog: LoadedCatalog) -> Iterable[Problem]:
+    """Rights on namespaces that no server is in: allowed, since servers come and go."""
+    known = {entry.spec.namespace for entry in catalog.snapshot.entries.values()}
+    for grant in loaded.grants:
+        if grant.namespace not in known:
+            text = f"no server of the catalog is in the namespace '{grant.namespace}'"
+            yield Problem(grant.where, text + suggestion(grant.namespace, known))
 
 
 def _lines(error: InvalidConfig) -> list[str]:

@@ -285,12 +285,19 @@ def test_a_new_idle_timeout_holds_for_what_runs(running: Running) -> None:
 
 
 def test_what_needs_a_restart_says_so(running: Running) -> None:
-    change_config(running, listen_addr="127.0.0.1:1", log_format="human", api_key=NEW_KEY)
+    change_config(
+        running,
+        listen_addr="127.0.0.1:1",
+        log_format="human",
+        auth={"store": "keys.db"},
+        api_key=NEW_KEY,
+    )
     new = running.as_caller(NEW_KEY)
     wait_until(lambda: new.get("/servers").status == 200, "the rest is in force")
     message = "setting takes effect at the next start"
-    wait_until(lambda: len(running.log(message)) == 2, "both settings are named")
-    assert {line["setting"] for line in running.log(message)} == {"listen_addr", "log_format"}
+    wait_until(lambda: len(running.log(message)) == 3, "all settings are named")
+    settings = {line["setting"] for line in running.log(message)}
+    assert settings == {"listen_addr", "log_format", "store"}
     assert {line["level"] for line in running.log(message)} == {"warning"}
 
 
@@ -317,3 +324,134 @@ def test_sighup_reloads(tmp_path: Path) -> None:
         running.gateway.catalog_path.write_text(text_of(odd_server("echo")), "utf-8")
         os.kill(running.pid, signal.SIGHUP)
         wait_until(lambda: ids(running) == ["echo"], "it was reloaded")
+
+
+TENANTS: Json = {
+    "roles": {"lister": ["servers:list"]},
+    "tenants": [
+        {
+            "id": "a",
+            "api_key": "test-key-0123456789-a",
+            "namespaces": ["first"],
+            "keys": [{"name": "ci", "api_key": "test-key-0123456789-ci", "role": "lister"}],
+        },
+        {"id": "b", "api_key_file": "b.key", "namespaces": []},
+    ],
+}
+
+
+@pytest.fixture
+def tenants(tmp_path: Path) -> Iterator[Running]:
+    (tmp_path / "b.key").touch(0o600)
+    (tmp_path / "b.key").write_text("test-key-0123456789-b\n", "ascii")
+    servers = [
+        odd_server("echo", id="one", namespace="first"),
+        odd_server("echo", id="two", namespace="second"),
+    ]
+    with run_gateway(tmp_path, servers, TENANTS) as gateway:
+        yield gateway
+
+
+def seen_with(running: Running, key: str | None) -> tuple[int, list[str]]:
+    """The status, and the servers that this key is shown."""
+    answer = running.as_caller(key).get("/servers")
+    return answer.status, [server["id"] for server in answer.json if answer.status == 200]
+
+
+def seen(running: Running) -> list[tuple[int, list[str]]]:
+    names = (KEY, "test-key-0123456789-a", "test-key-0123456789-ci", "test-key-0123456789-b")
+    return [seen_with(running, key) for key in (*names, "test-key-of-nobody", None)]
+
+
+AT_FIRST: list[tuple[int, list[str]]] = [
+    (200, ["one", "two"]),
+    (200, ["one"]),
+    (200, ["one"]),
+    (200, []),
+    (403, []),
+    (401, []),
+]
+
+
+def first_tenant(**changes: object) -> Json:
+    """The block with these members of its first tenant; None takes one out."""
+    changed = TENANTS["tenants"][0] | changes
+    kept = {name: value for name, value in changed.items() if value is not None}
+    return {"tenants": [kept, TENANTS["tenants"][1]]}
+
+
+BROKEN: list[Json] = [
+    {"tenants": {}},
+    {"tenants": "${NO_SUCH_VARIABLE}"},
+    {"roles": {"lister": ["servers-list"]}},
+    {"roles": {"admin": []}},
+    {"roles": None},
+    {"auth": {"store": ""}},
+    first_tenant(id=None),
+    first_tenant(id="b"),
+    first_tenant(namespaces=None),
+    first_tenant(namespaces="*"),
+    first_tenant(namespaces=["*"]),
+    first_tenant(namespace=["second"]),
+    first_tenant(api_key=""),
+    first_tenant(api_key="${NO_SUCH_VARIABLE}"),
+    first_tenant(api_key="${EMPTY:-}"),
+    first_tenant(api_key=12345678),
+    first_tenant(api_key=True),
+    first_tenant(api_key=KEY),
+    first_tenant(api_key_hash="sha256:" + "0" * 64),
+    first_tenant(role="opertor"),
+    first_tenant(limits={"rpm": 1}),
+    first_tenant(keys="*"),
+    first_tenant(keys=[{"name": "ci"}]),
+    first_tenant(keys=[{"name": "ci", "api_key": "test-key-0123456789-ci", "tools": None}]),
+    first_tenant(
+        keys=[{"name": "ci", "api_key": "test-key-0123456789-ci", "servers": ["${E:-}*"]}]
+    ),
+    first_tenant(keys=[{"name": "ci", "api_key": "test-key-0123456789-ci", "ip_allow": ["*"]}]),
+    first_tenant(keys=[{"name": "ci", "api_key": "test-key-0123456789-ci", "expires_at": "x"}]),
+]
+
+
+def test_no_broken_block_changes_what_any_key_may_do(tenants: Running) -> None:
+    assert seen(tenants) == AT_FIRST
+    path = tenants.gateway.config_path
+    good = path.read_text("utf-8")
+    for changes in BROKEN:
+        change_config(tenants, **changes)
+        answer = tenants.caller.post("/admin/reload")
+        assert answer.status == 500, changes
+        assert "Failed to reload catalog: " in answer.json["message"]
+        assert "0123456789" not in answer.json["message"]
+        assert seen(tenants) == AT_FIRST, changes
+        path.write_text(good, "utf-8")
+    assert "0123456789" not in "".join(tenants.gateway.lines)
+
+
+def test_tenants_and_their_key_files_apply_at_once(tenants: Running, tmp_path: Path) -> None:
+    rename_over(tmp_path / "b.key", NEW_KEY)
+    wait_until(lambda: seen_with(tenants, NEW_KEY) == (200, []), "the new key of b opens")
+    assert seen_with(tenants, "test-key-0123456789-b") == (403, [])
+    change_config(tenants, **first_tenant(namespaces=["second", "thrid"], keys=[]))
+    wait_until(
+        lambda: seen_with(tenants, "test-key-0123456789-a") == (200, ["two"]),
+        "the other namespace is in force",
+    )
+    assert seen_with(tenants, "test-key-0123456789-ci") == (403, [])
+    wait_until(lambda: tenants.log("configuration"), "the unknown namespace was noted")
+    line = tenants.log("configuration")[-1]
+    assert line["note"] == "no server of the catalog is in the namespace 'thrid'"
+    assert line["where"].endswith("tenants[0].namespaces")
+
+
+def test_the_last_tenant_gone_opens_no_door(tmp_path: Path) -> None:
+    only: Json = {"tenants": [{"id": "a", "api_key": KEY, "namespaces": ["default"]}]}
+    with run_gateway(tmp_path, [odd_server("echo")], only, key=None) as running:
+        assert ids(running) == ["echo"]
+        change_config(running, tenants=None)
+        wait_until(lambda: running.log("reload refused"), "it was refused")
+        assert running.as_caller(None).get("/servers").status == 401
+        assert ids(running) == ["echo"]
+        change_config(running, tenants=[])
+        wait_until(lambda: running.caller.get("/servers").status == 403, "nobody is left")
+        assert running.as_caller(None).get("/servers").status == 401

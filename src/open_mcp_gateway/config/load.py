@@ -8,11 +8,11 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import asdict, replace
 
-from open_mcp_gateway.access.policy import platform_admin
 from open_mcp_gateway.config import fields
+from open_mcp_gateway.config.auth import read_auth
 from open_mcp_gateway.config.model import Config, LogLevel
 from open_mcp_gateway.config.secrets import FIELDS as KEY_FIELDS
-from open_mcp_gateway.config.secrets import AdminKey, KeyReader
+from open_mcp_gateway.config.tenants import Grant, read_access
 from open_mcp_gateway.document.convert import Reader, Special, is_null, suggestion
 from open_mcp_gateway.document.paths import absolute
 from open_mcp_gateway.document.source import read_document
@@ -24,8 +24,7 @@ CATALOG_NAME = "catalog.yaml"
 USER_FOLDER = ".config/mcp-gateway"
 SYSTEM_FOLDER = Path("/etc/mcp-gateway")
 
-_LATER = ("tenants", "oauth", "roles", "aggregate")
-_LATER_AUTH = ("store", "pepper", "trusted_proxies", "max_staleness")
+_LATER = ("oauth", "aggregate")
 _OWN_WAY = (
     "listen_addr",
     "catalog_path",
@@ -35,6 +34,8 @@ _OWN_WAY = (
     "public_url",
     "tls",
     "auth",
+    "tenants",
+    "roles",
     "workers",
     *_LATER,
 )
@@ -56,6 +57,9 @@ class LoadedConfig(Struct, frozen=True):
     config: Config
     warnings: tuple[Problem, ...] = ()
     """What is allowed and yet likely a mistake."""
+
+    grants: tuple[Grant, ...] = ()
+    """The namespaces that tenants are given, each with its place."""
 
 
 def find_config(explicit: Path | None, environ: Environ[str, str], cwd: Path) -> Path | None:
@@ -103,7 +107,7 @@ def load_config(
     config = run.config(path.absolute() if path else None, overrides)
     if problems or config is None:
         raise InvalidConfig(list(dict.fromkeys(problems)))
-    return LoadedConfig(config, tuple(dict.fromkeys(run.warnings)))
+    return LoadedConfig(config, tuple(dict.fromkeys(run.warnings)), run.grants)
 
 
 def find_catalog(
@@ -138,6 +142,7 @@ class _Load:
         self._problems = problems
         self._reader = Reader(environ, problems)
         self.warnings: list[Problem] = []
+        self.grants: tuple[Grant, ...] = ()
 
     def config(self, source: Path | None, overrides: Overrides) -> Config | None:
         """None when a problem was reported."""
@@ -145,8 +150,8 @@ class _Load:
         fields.unsupported(root, _LATER, self._problems)
         known: dict[str, Special] = dict.fromkeys(_OWN_WAY, lambda _node, _around: None)
         plain = self._reader.struct(root, fields.Plain, known)
-        key = KeyReader(self._environ, self._base, self._problems, self.warnings).read(root)
-        self._auth(key)
+        access = read_access(root, self._reader, self._base, self.warnings)
+        auth = read_auth(root, self._reader, self._base, configured=access.configured)
         self._workers()
         found = self._found()
         found["catalog_path"] = self.catalog_path(overrides)
@@ -155,13 +160,17 @@ class _Load:
             return None
         config = Config(
             source=source,
-            keys=(platform_admin(key.digest.digest),) if key.digest else (),
-            key_files=(key.file,) if key.file else (),
-            auth_enabled=key.configured,
+            tenants=access.tenants,
+            keys=access.keys,
+            roles=access.roles,
+            key_files=access.files,
+            store=auth.store,
+            auth_enabled=access.configured or auth.store is not None,
             **{**asdict(plain.real), **found},
         )
         config = replace(config, **changed)
         self._compare(config)
+        self.grants = access.grants
         return config
 
     def _found(self) -> dict[str, object]:
@@ -195,22 +204,6 @@ class _Load:
             self._problems.append(Problem("--catalog", "is not a path; name the file"))
         return path
 
-    def _auth(self, key: AdminKey) -> None:
-        node = self._root.entries.get("auth")
-        if node is None:
-            return
-        if not isinstance(node, Mapping):
-            self._reader.wrong(node, "a mapping")
-            return
-        fields.unsupported(node, _LATER_AUTH, self._problems)
-        self._reader.unknown(node, ["require", *_LATER_AUTH])
-        require = node.entries.get("require")
-        answer = self._reader.value(require, fields.BOOL) if require is not None else None
-        if require is not None and answer is not None and answer.real and not key.configured:
-            self._reader.problem(
-                require, "is true, but no key is configured; set api_key or api_key_file"
-            )
-
     def _workers(self) -> None:
         node = self._root.entries.get("workers")
         answer = self._reader.value(node, fields.COUNT) if node is not None else None
@@ -243,6 +236,9 @@ class _Load:
 
     def _compare(self, config: Config) -> None:
         """Settings that are right alone and odd together."""
+        if config.auth_enabled and not config.keys and config.store is None:
+            message = "no key is configured, so every request is refused; give the tenants keys"
+            self.warnings.append(Problem(self._root.key_where("tenants"), message))
         if config.request_timeout_seconds > config.max_request_seconds:
             node = self._root.entries.get("request_timeout_seconds", self._root)
             message = (

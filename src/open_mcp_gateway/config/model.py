@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 from pathlib import Path
+from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from open_mcp_gateway.access.policy import ROLES, Roles
 from open_mcp_gateway.auth.records import KeyRecord, TenantRecord
@@ -46,6 +47,20 @@ class ServerTls(Struct, frozen=True):
     key: Path
 
 
+class StoreLocation(Struct, frozen=True, kw_only=True):
+    """Where keys and tenants made at run time are kept."""
+
+    kind: Literal["sqlite", "postgres"]
+    url: str
+    """May hold the password of the database."""
+
+    path: Path | None = None
+    """The file, absolute; None where it is no file."""
+
+    def __repr__(self) -> str:
+        return f"<StoreLocation {self.kind} {self.path or '***'}>"
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """Everything configured, checked and with defaults filled in. Times in whole seconds."""
 
@@ -67,11 +82,14 @@ class Config(Struct, frozen=True, kw_only=True):
     tenants: tuple[TenantRecord, ...] = ()
     """The configured tenants."""
 
-    roles: Roles = ROLES
+    roles: Roles = field(default_factory=lambda: ROLES)
     """The built-in roles and the configured ones."""
 
     key_files: tuple[Path, ...] = ()
     """The files that keys were read from; a change of one is a reload."""
+
+    store: StoreLocation | None = None
+    """None: there are no keys but the configured ones."""
 
     auth_enabled: bool = False
     """True when any way to authenticate is configured; never derived from ``keys`` later."""

@@ -1,4 +1,4 @@
-"""The admin key of the gateway: written out, from a file, or as a digest.
+"""A key of the configuration: written out, from a file, or as a digest.
 
 Every doubtful value is an error. The rule behind all of them: something that was meant to be a key
 never turns into an empty one, nor into none.
@@ -12,19 +12,16 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from open_mcp_gateway.auth.apikeys import MAX_KEY_BYTES, KeyDigest, digest_of, is_well_formed
+from open_mcp_gateway.auth.apikeys import MAX_KEY_BYTES, digest_of, is_well_formed
 from open_mcp_gateway.document.convert import is_null
 from open_mcp_gateway.document.paths import absolute
 from open_mcp_gateway.document.source import read_bytes
 from open_mcp_gateway.document.substitute import Text, substitute
 from open_mcp_gateway.document.tree import Kind, Mapping, Node, Scalar, Tree
 from open_mcp_gateway.errors import InvalidConfig, Problem
-from open_mcp_gateway.names import KeyId
 
 FIELDS = ("api_key", "api_key_file", "api_key_hash")
 """At most one of them."""
-
-ADMIN_KEY = KeyId("config:api_key")
 
 _MAX_FILE_BYTES = 4096
 _SHORT_CHARACTERS = 16
@@ -34,19 +31,23 @@ _UNREPLACED = re.compile(r"\$\{|^\$[A-Za-z_][A-Za-z0-9_]*$")
 _READABLE_BY_OTHERS = 0o044
 
 
-class AdminKey(Struct, frozen=True):
-    """What the file says about the admin key."""
+class FoundKey(Struct, frozen=True):
+    """What one mapping of the file says about its key."""
 
     configured: bool
     """True as soon as a key was meant, also where it cannot be used."""
 
-    digest: KeyDigest | None = None
+    digest: bytes | None = None
     file: Path | None = None
     """Where it is read from, to be watched."""
 
+    def __repr__(self) -> str:
+        # A weak key can be found from its digest by trying, so the digest is not shown.
+        return f"<FoundKey configured={self.configured}>"
+
 
 class KeyReader:
-    """Reads the key fields of one configuration file."""
+    """Reads all key fields of one configuration file, and sees when two are the same key."""
 
     def __init__(
         self,
@@ -60,28 +61,39 @@ class KeyReader:
         self._problems = problems
         self._warnings = warnings
         self._file: Path | None = None
+        self._places: dict[bytes, str] = {}
 
-    def read(self, root: Mapping) -> AdminKey:
-        written = {name: root.entries[name] for name in FIELDS if name in root.entries}
-        for node in written.values():
-            if is_null(node):  # somebody meant a key to be here; no key would leave the door open
-                self._problem(node, "is empty; write a key or remove the line")
-        meant = {name: node for name, node in written.items() if not is_null(node)}
+    def read(self, node: Mapping) -> FoundKey:
+        """The key of ``node`` alone, not of what stands in it."""
+        self._file = None
+        written = {name: node.entries[name] for name in FIELDS if name in node.entries}
+        for value in written.values():
+            if is_null(value):  # somebody meant a key to be here; no key would leave the door open
+                self._problem(value, "is empty; write a key or remove the line")
+        meant = {name: value for name, value in written.items() if not is_null(value)}
         if len(meant) > 1:
             second = list(meant.values())[1]
             names = " and ".join(f"'{name}'" for name in meant)
             self._problem(second, f"{names} are both there; keep one of them")
-        digests = [self._digest(name, node) for name, node in meant.items()]
+        digests = [self._digest(name, value) for name, value in meant.items()]
         digest = digests[0] if len(digests) == 1 else None
-        key = KeyDigest(ADMIN_KEY, digest) if digest else None
-        return AdminKey(bool(meant), key, self._file)
+        if digest is not None:
+            self._once(digest, node.key_where(next(iter(meant))))
+        return FoundKey(bool(meant), digest, self._file)
+
+    def _once(self, digest: bytes, where: str) -> None:
+        """One key opens one door: whose request it is could not be told otherwise."""
+        if digest in self._places:
+            message = f"is the same key as that of {self._places[digest]}; give each its own"
+            self._problems.append(Problem(where, message))
+        self._places.setdefault(digest, where)
 
     def _digest(self, name: str, node: Tree) -> bytes | None:
         found = self._text(node)
         if found is None:
             return None
         if name == "api_key_hash":
-            return self._from_hash(node, found.real)
+            return self._from_hash(node, found)
         key = found.real.encode("utf-8", "surrogatepass")
         if name == "api_key_file":
             key = self._from_file(node, found.real) or b""
@@ -91,7 +103,7 @@ class KeyReader:
             names = ", ".join(found.defaulted)
             message = f"{names} is not set, so the default in this file is the key; set {names}"
             self._warnings.append(Problem(node.where, message))
-        return digest_of(key) if self._usable(node, key) else None
+        return digest_of(key) if self._usable(node, found, key) else None
 
     def _text(self, node: Tree) -> Text | None:
         """What stands in the file after substitution; never empty, nothing left unreplaced."""
@@ -111,21 +123,21 @@ class KeyReader:
             self._problem(node, f"environment variable {names} is empty; set it")
             return None
         if found.bare or _UNREPLACED.search(found.real):
-            self._problem(node, _LEFT_OVER)
+            self._refuse(node, found, _LEFT_OVER)
             return None
         if not found.real.strip():
-            self._problem(node, "is empty or blank; write a key or remove the line")
+            self._refuse(node, found, "is empty or blank; write a key or remove the line")
             return None
         return found
 
-    def _from_hash(self, node: Tree, text: str) -> bytes | None:
-        match = _HASH.fullmatch(text)
+    def _from_hash(self, node: Tree, found: Text) -> bytes | None:
+        match = _HASH.fullmatch(found.real)
         if match is None:
-            self._problem(node, "must be 'sha256:' and 64 hexadecimal digits")
+            self._refuse(node, found, "must be 'sha256:' and 64 hexadecimal digits")
             return None
         digest = bytes.fromhex(match[1])
         if digest in {digest_of(b""), digest_of(b"\n")}:
-            self._problem(node, "is the hash of an empty key; hash the key itself")
+            self._refuse(node, found, "is the hash of an empty key; hash the key itself")
             return None
         return digest
 
@@ -156,9 +168,9 @@ class KeyReader:
             return None
         return key
 
-    def _usable(self, node: Node, key: bytes) -> bool:
+    def _usable(self, node: Node, found: Text, key: bytes) -> bool:
         if not is_well_formed(key):
-            self._problem(node, _malformed(key))
+            self._refuse(node, found, _malformed(key))
             return False
         if len(key) < _SHORT_CHARACTERS:
             message = f"is shorter than {_SHORT_CHARACTERS} characters and can be guessed"
@@ -167,6 +179,12 @@ class KeyReader:
             message = "repeats a few characters and can be guessed; use a long random one"
             self._warnings.append(Problem(node.where, message))
         return True
+
+    def _refuse(self, node: Node, found: Text, message: str) -> None:
+        """The same with the variables that gave the value, which the file does not show."""
+        if found.substituted:
+            message += f" (the value comes from {', '.join(found.variables)})"
+        self._problem(node, message)
 
     def _problem(self, node: Node, message: str) -> None:
         self._problems.append(Problem(node.where, message))

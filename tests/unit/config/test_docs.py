@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from msgspec.structs import fields as fields_of
 
+from open_mcp_gateway.access.policy import ROLES
 from open_mcp_gateway.catalog.check import BOUNDS_S
 from open_mcp_gateway.catalog.load import load_catalog
 from open_mcp_gateway.catalog.model import LocalProcess, Remote, ServerSpec
 from open_mcp_gateway.catalog.runtime import KINDS
+from open_mcp_gateway.config import tenants
 from open_mcp_gateway.config.fields import Plain
 from open_mcp_gateway.config.load import Overrides, load_config
 from open_mcp_gateway.config.secrets import FIELDS as KEY_FIELDS
@@ -27,11 +29,11 @@ def blocks(page: str) -> list[str]:
 
 
 def environ(text: str) -> dict[str, str]:
-    """A value for every variable that has no default; numbers where one may be wanted."""
+    """A value of its own for every variable that has no default."""
     names = set(re.findall(r"\$\{([A-Z_]+)(?!:-)", text)) - set(
         re.findall(r"\$\{([A-Z_]+):-", text)
     )
-    return {"HOME": "/home/me"} | dict.fromkeys(names, "test-value-0123456789")
+    return {"HOME": "/home/me"} | {name: f"test-value-0123456789-{name}" for name in names}
 
 
 @pytest.fixture(scope="module")
@@ -90,13 +92,27 @@ def test_every_setting_is_in_the_table_with_its_default() -> None:
     for field in fields_of(Plain):
         assert table[field.name][0] == written(field.default), field.name
     own_way = {"listen_addr", "catalog_path", "cors_origins", "allowed_hosts", "public_url"}
-    assert own_way | {"tls", "auth", "workers", *KEY_FIELDS} <= table.keys()
+    assert own_way | {"tls", "auth", "tenants", "roles", "workers", *KEY_FIELDS} <= table.keys()
 
 
 def test_the_bounds_in_the_tables_are_those_in_force() -> None:
     for name, (low, high) in BOUNDS_S.items():
         assert rows(CONFIGURATION)[name][1] == f"{low} – {high}"  # noqa: RUF001  as printed
         assert rows(CATALOG)[name][1] == f"{low} – {high}"  # noqa: RUF001  as printed
+
+
+def test_every_member_of_tenants_and_keys_is_in_a_table() -> None:
+    for name in {*tenants.TENANT_FIELDS, *tenants.NAMED_KEY_FIELDS}:
+        assert re.search(rf"^\|[^|]*`{name}`", CONFIGURATION, re.MULTILINE), name
+
+
+def test_the_table_of_roles_is_what_they_grant() -> None:
+    for name, permissions in ROLES.items():
+        ((_, cell),) = re.findall(rf"^(\| `{name}` \|) (.*) \|$", CONFIGURATION, re.MULTILINE)
+        named = set(re.findall(r"`([a-z:-]+)`", cell))
+        base = named & ROLES.keys()
+        granted = {str(one) for role in base for one in ROLES[role]}
+        assert (named - base) | granted == permissions
 
 
 def test_every_member_of_a_server_is_in_a_table() -> None:
