@@ -24,16 +24,19 @@ _members = msgspec.json.Decoder(dict[str, Raw])
 _sorted = msgspec.json.Encoder(order="sorted")
 
 
-def manner_for(spec: ServerSpec, params: Params, session_id: str) -> Manner:
+def manner_for(spec: ServerSpec, params: Params, session_id: str, isolation: Isolation) -> Manner:
     """How to open the server for a client: told what the client said, and no more.
+
+    ``isolation`` is the one in force, wherever it was said.
 
     Raises:
         InvalidParams: the client's capabilities are not an object.
     """
     capabilities = _capabilities(params)
+    of_session = isolation is Isolation.SESSION
     if not spec.interactive:
-        return ANY_MANNER
-    alone = spec.isolation is Isolation.SESSION or not INTERACTIVE.isdisjoint(capabilities)
+        return Manner(owner=session_id) if of_session else ANY_MANNER
+    alone = of_session or not INTERACTIVE.isdisjoint(capabilities)
     return Manner(
         era=Era.LEGACY,
         version=_version(params),
