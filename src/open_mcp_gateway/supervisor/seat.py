@@ -25,22 +25,13 @@ class Seat:
     instance has one task (``life.live``) that carries them out and owns the peer.
     """
 
-    __slots__ = (
-        "_failures",
-        "_make_room",
-        "_retry_at_s",
-        "_site",
-        "_why",
-        "current",
-        "key",
-        "next",
-    )
+    __slots__ = ("_failures", "_retry_at_s", "_room", "_site", "_why", "current", "key", "next")
 
     def __init__(
         self, site: Site, key: InstanceKey, make_room: Callable[[str], Instance | None]
     ) -> None:
         self._site = site
-        self._make_room = make_room
+        self._room = make_room
         """Gives the instance that must be gone before one more may start in a scope. Raises Busy.
         """
         self.key = key
@@ -173,7 +164,7 @@ class Seat:
     # What happens to instances.
 
     def _start(self) -> Instance:
-        room = self._make_room(self.key.scope)
+        room = self._room(self.key.scope)
         self.current = self._spawn(after=() if room is None else (room,))
         self.current.become(ServerState.STARTING, "wanted")
         return self.current
