@@ -231,7 +231,7 @@ def requests_of_b(rng: random.Random, own: list[str]) -> list[Step]:
         name = rng.choice([*own, "apart", "by-key", "by-session", "modern", "broken", "fragile"])
         action = rng.choice(["start", "stop", "restart"])
         info = {"name": "b", "version": "1"}
-        asks = {"elicitation": {}} if rng.random() < 0.5 else {}
+        asks: dict[str, Any] = {"elicitation": {}} if rng.random() < 0.5 else {}
         begin = message("initialize", protocolVersion=LEGACY, capabilities=asks, clientInfo=info)
         steps.append(
             rng.choice(
@@ -254,7 +254,7 @@ def gateway(rng: random.Random, more: list[ServerSpec], *, with_b: bool) -> Iter
     servers: list[ServerSpec] = list(SERVERS_OF_A)
     for one in more:
         servers.insert(rng.randint(0, len(servers)), one)
-    keys = (platform_admin(digest_of(KEY), KeyId("test")), *KEYS_OF_A)
+    keys: tuple[KeyRecord, ...] = (platform_admin(digest_of(KEY), KeyId("test")), *KEYS_OF_A)
     tenants: tuple[TenantRecord, ...] = (TENANT_A,)
     if with_b:
         keys += tuple(record(key, B, "operator") for key in OF_B)
