@@ -14,7 +14,7 @@ from open_mcp_gateway.access.keyring import Keyring
 from open_mcp_gateway.auth.identify import NoAuthentication
 from open_mcp_gateway.auth.principal import Principal
 from open_mcp_gateway.catalog.diff import Changes, diff
-from open_mcp_gateway.catalog.model import Snapshot
+from open_mcp_gateway.catalog.model import Isolation, Snapshot
 from open_mcp_gateway.clock import Clock
 from open_mcp_gateway.config.model import Config
 from open_mcp_gateway.inbound.asgi import Application
@@ -109,7 +109,7 @@ class Gateway:
         self.dispatcher.max_body_bytes = config.max_body_bytes
         self.dispatcher.access_log = config.access_log
         self.forwarder.snapshot = snapshot
-        self.fleet.reconfigure(_fleet_settings(config))
+        self.fleet.reconfigure(_fleet_settings(config, keyring))
         self.fleet.apply(snapshot, changes)
         self.management.last_reload = self.clock.now()
         self.turn_keys(keyring)
@@ -118,6 +118,7 @@ class Gateway:
     def turn_keys(self, keyring: Keyring) -> None:
         """Put other keys in force at once: whoever lost theirs is out, streams and all."""
         self.keyring = keyring
+        self.fleet.reconfigure(_fleet_settings(self.config, keyring))
         self.dispatcher.authenticator = self._authenticator()
         self.end_locked_out()
 
@@ -160,7 +161,8 @@ async def running(
     reload: Callable[[], Awaitable[ReloadReport]],
 ) -> AsyncIterator[Gateway]:
     """A gateway with its servers; on the way out every server is stopped and nothing is left."""
-    fleet = Fleet(_fleet_settings(config), opener_for(config.outbound, environ), clock)
+    settings = _fleet_settings(config, _keyring(config, clock))
+    fleet = Fleet(settings, opener_for(config.outbound, environ), clock)
     fleet.apply(snapshot, diff(Snapshot(), snapshot))
     async with anyio.create_task_group() as supervision:
         await supervision.start(fleet.run)
@@ -170,13 +172,15 @@ async def running(
         await fleet.aclose()
 
 
-def _fleet_settings(config: Config) -> FleetSettings:
+def _fleet_settings(config: Config, keyring: Keyring) -> FleetSettings:
+    tenants = any(one.deleted_at is None for one in keyring.tenants.values())
     return FleetSettings(
         idle_timeout_s=config.idle_timeout_seconds,
         health_check_interval_s=config.health_check_interval_seconds,
         start_timeout_s=config.start_timeout_seconds,
         drain_timeout_s=config.max_request_seconds,
         max_connections_per_server=config.max_connections_per_server,
+        default_isolation=Isolation.TENANT if tenants else Isolation.SHARED,
     )
 
 

@@ -106,21 +106,16 @@ class Reloader:
                 log.warning("setting takes effect at the next start", extra={"setting": name})
         for problem in (*loaded.warnings, *catalog.warnings):
             log.warning("configuration", extra={"where": problem.where, "note": problem.message})
-        changes = diff(gateway.snapshot, catalog.snapshot)
-        gateway.apply(new, catalog.snapshot, changes)
-        report = ReloadReport(
-            servers_loaded=len(catalog.snapshot.entries),
-            servers_added=len(changes.added),
-            servers_removed=len(changes.removed),
-            servers_modified=len(changes.modified),
-        )
+        report = ReloadReport(before=gateway.snapshot, after=catalog.snapshot)
+        changes = diff(report.before, report.after)
+        gateway.apply(new, report.after, changes)
         log.info(
             "reloaded",
             extra={
-                "servers": report.servers_loaded,
-                "added": report.servers_added,
-                "removed": report.servers_removed,
-                "modified": report.servers_modified,
+                "servers": len(report.after.entries),
+                "added": len(changes.added),
+                "removed": len(changes.removed),
+                "modified": len(changes.modified),
             },
         )
         return report

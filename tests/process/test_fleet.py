@@ -14,6 +14,7 @@ import pytest
 from msgspec.structs import replace
 
 from open_mcp_gateway.access.permit import Permit
+from open_mcp_gateway.auth.principal import PLATFORM
 from open_mcp_gateway.catalog.diff import diff
 from open_mcp_gateway.catalog.model import CatalogEntry, EraChoice, LocalProcess, Snapshot
 from open_mcp_gateway.clock import SystemClock
@@ -66,7 +67,7 @@ class Running:
 
     @property
     def state(self) -> ServerState:
-        return self.fleet.status(self.server_id).state
+        return self.fleet.status(self.server_id, PLATFORM).state
 
     async def lease(self, manner: Manner = ANY_MANNER) -> Lease:
         lease = self.fleet.lease(self.permit, manner)
@@ -77,7 +78,7 @@ class Running:
     ) -> tuple[Lease, Outcome]:
         """Send a call; the caller ends the lease."""
         lease, outcome = await self.lease(manner), Outcome()
-        lease.began()
+        lease.began(PLATFORM)
         call = Call("tools/call", b"1", tool_params(tool, **arguments))
         lease.peer.call(self.permit, call, outcome, deadline_s=SystemClock().monotonic() + 20)
         return lease, outcome
@@ -85,7 +86,7 @@ class Running:
     async def echo(self, text: str, manner: Manner = ANY_MANNER) -> str:
         lease, outcome = await self.begin("echo", manner, text=text)
         await outcome.wait()
-        lease.ended(failed=outcome.error is not None)
+        lease.ended(PLATFORM, failed=outcome.error is not None)
         return outcome.text
 
     async def becomes(self, state: ServerState) -> None:
@@ -151,12 +152,12 @@ async def test_a_killed_server_fails_its_calls_and_comes_back_by_itself(pids: Pa
         (pid,) = pids_in(pids)
         os.kill(pid, signal.SIGKILL)
         assert isinstance((await outcome.wait()).error, UpstreamBroken)
-        lease.ended(failed=True)
+        lease.ended(PLATFORM, failed=True)
         await until(lambda: len(pids_in(pids)) == 2)
         await running.becomes(ServerState.RUNNING)
         assert await running.echo("again") == "again"
         assert len(pids_in(pids)) == 2
-        assert "SIGKILL" in str(running.fleet.status(running.server_id).last_error)
+        assert "SIGKILL" in str(running.fleet.status(running.server_id, PLATFORM).last_error)
 
 
 async def test_a_start_that_fails_says_why_without_the_secret(pids: Path) -> None:
@@ -165,7 +166,7 @@ async def test_a_start_that_fails_says_why_without_the_secret(pids: Path) -> Non
             await running.lease()
         assert SECRET not in caught.value.public
         assert running.state is ServerState.STOPPED
-        assert SECRET not in str(running.fleet.status(running.server_id).last_error)
+        assert SECRET not in str(running.fleet.status(running.server_id, PLATFORM).last_error)
         assert not any(is_running(pid) for pid in pids_in(pids))
 
 
@@ -197,7 +198,7 @@ async def test_idle_means_gone_but_never_under_a_call(pids: Path) -> None:
     async with fleet_of(server("echo", pids), settings) as running:
         lease, outcome = await running.begin("sleep", seconds=1)
         assert (await outcome.wait()).error is None
-        lease.ended(failed=False)
+        lease.ended(PLATFORM, failed=False)
         (pid,) = pids_in(pids)
         await until(lambda: not is_running(pid))
         assert await running.echo("fresh") == "fresh"
@@ -212,7 +213,7 @@ async def test_a_restart_lets_the_old_process_finish(pids: Path) -> None:
         assert (await running.lease()).peer.pid == new
         assert is_running(old)
         assert (await outcome.wait()).error is None
-        lease.ended(failed=False)
+        lease.ended(PLATFORM, failed=False)
         await until(lambda: not is_running(old))
         assert is_running(new)
 
@@ -289,7 +290,7 @@ async def test_a_server_of_both_eras_has_one_process_for_each() -> None:
         found = {(await running.lease(manner)).peer.pid for manner in eras}
         assert len(found) == 3
         assert (await running.lease()).peer.pid in found
-        assert running.fleet.status(running.server_id).connection_count == 3
+        assert running.fleet.status(running.server_id, PLATFORM).connection_count == 3
         await running.fleet.stop(running.permit)
         assert not any(is_running(pid) for pid in found if pid is not None)
 
@@ -308,7 +309,7 @@ async def test_sessions_have_a_process_each_which_ends_with_them(pids: Path) -> 
             running.fleet.release(running.permit, manner)
         assert is_running(one)
         assert (await outcome.wait()).error is None
-        lease.ended(failed=False)
+        lease.ended(PLATFORM, failed=False)
         await until(lambda: not is_running(one))
         assert is_running(two)
         assert is_running(common)
@@ -347,7 +348,7 @@ async def test_an_era_not_spoken_is_said_and_leaves_nothing(
         asked = pids_in(pids)
         assert len(asked) <= 2
         assert not any(is_running(pid) for pid in asked)
-        status = running.fleet.status(running.server_id)
+        status = running.fleet.status(running.server_id, PLATFORM)
         assert (status.state, status.last_error) == (ServerState.STOPPED, None)
         assert status.error_count == 0
         assert await running.echo("hello") == "hello"
@@ -362,9 +363,9 @@ async def test_sessions_share_the_room_of_their_scope(pids: Path) -> None:
         first, second, third = pids_in(pids)
         assert not is_running(first)
         assert is_running(second)
-        (await running.lease(owned("s3"))).began()
+        (await running.lease(owned("s3"))).began(PLATFORM)
         with pytest.raises(Busy):
             await running.lease(owned("s4"))
         assert is_running(third)
         await outcome.wait()
-        lease.ended(failed=False)
+        lease.ended(PLATFORM, failed=False)

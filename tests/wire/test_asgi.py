@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from open_mcp_gateway.access.policy import platform_admin
 from open_mcp_gateway.app import Gateway, running
 from open_mcp_gateway.auth.apikeys import digest_of
+from open_mcp_gateway.auth.principal import PLATFORM
 from open_mcp_gateway.catalog.model import CatalogEntry, Snapshot
 from open_mcp_gateway.clock import SystemClock
 from open_mcp_gateway.config.model import Config
@@ -377,11 +378,11 @@ async def test_a_client_gone_in_the_middle_of_its_call() -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(made.application, scope_of(b"/mcp"), other.receive, other.send)
             await other.waiting.wait()
-            assert made.fleet.status(ServerId("mute")).request_count == 2
+            assert made.fleet.status(ServerId("mute"), PLATFORM).request_count == 2
             other.events.send_nowait(body(b""))
             other.events.send_nowait(GONE)
         assert other.sent == []
-        assert made.fleet.status(ServerId("mute")).error_count == 1
+        assert made.fleet.status(ServerId("mute"), PLATFORM).error_count == 1
         other.close()
 
 
@@ -393,7 +394,7 @@ async def test_a_client_gone_in_the_middle_of_a_management_request() -> None:
         scope = scope_of(b"/servers/mute/start")
         await made.application(scope, other.receive, other.send)
         assert other.sent == []
-        assert made.fleet.status(ServerId("mute")).state in ("starting", "running")
+        assert made.fleet.status(ServerId("mute"), PLATFORM).state in ("starting", "running")
         other.close()
 
 

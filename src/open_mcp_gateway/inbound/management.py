@@ -12,7 +12,8 @@ from msgspec import Struct
 
 from open_mcp_gateway.access.authorize import visible
 from open_mcp_gateway.access.permit import Clearance, Permit
-from open_mcp_gateway.auth.principal import Permission
+from open_mcp_gateway.auth.principal import Holder, Permission, Principal
+from open_mcp_gateway.catalog.diff import diff
 from open_mcp_gateway.catalog.model import CatalogEntry, Snapshot
 from open_mcp_gateway.clock import Clock, rfc3339
 from open_mcp_gateway.errors import ReloadFailed, UpstreamUnavailable
@@ -34,19 +35,17 @@ from open_mcp_gateway.supervisor.states import ServerState, ServerStatus
 class ServerControl(Protocol):
     """The part of the fleet that management needs."""
 
-    def status(self, server_id: ServerId) -> ServerStatus: ...
+    def status(self, server_id: ServerId, holder: Holder) -> ServerStatus: ...
     async def start(self, permit: Permit) -> bool: ...
     async def stop(self, permit: Permit) -> bool: ...
     async def restart(self, permit: Permit) -> None: ...
 
 
 class ReloadReport(Struct, frozen=True, kw_only=True):
-    """What a reload changed: numbers of servers."""
+    """The catalog before a reload and after it."""
 
-    servers_loaded: int
-    servers_added: int
-    servers_removed: int
-    servers_modified: int
+    before: Snapshot
+    after: Snapshot
 
 
 class Management:
@@ -100,15 +99,16 @@ class Management:
         wanted = parse_qs(query.decode("ascii", "replace")).get("tag", [])
         entries = visible(clearance.principal, self.catalog())
         chosen = [entry for entry in entries if all(tag in entry.spec.tags for tag in wanted)]
-        return _ok([self._summary(entry) for entry in chosen])
+        holder = clearance.principal.holder
+        return _ok([self._summary(entry, self._status(entry, holder)) for entry in chosen])
 
     async def show(self, permit: Permit) -> Reply:
         """One server, with everything secret about it shown as ``***``."""
         entry = permit.entry
         runtime = msgspec.to_builtins(entry.shown.runtime)
         runtime = {name: value for name, value in runtime.items() if value is not None}
-        status = self.fleet.status(entry.spec.id)
-        details = self._summary(entry) | {
+        status = self._status(entry, permit.principal.holder)
+        details = self._summary(entry, status) | {
             "runtime": runtime | {"type": entry.runtime_type},
             "env": entry.shown.env,
             "connection_count": status.connection_count,
@@ -143,7 +143,8 @@ class Management:
     async def stats(self, clearance: Clearance, _: bytes) -> Reply:
         """Figures over the servers the caller may see, and nothing else."""
         entries = visible(clearance.principal, self.catalog(), Permission.STATS_READ)
-        statuses = {entry.spec.id: self.fleet.status(entry.spec.id) for entry in entries}
+        holder = clearance.principal.holder
+        statuses = {entry.spec.id: self._status(entry, holder) for entry in entries}
         active = sum(status.state is ServerState.RUNNING for status in statuses.values())
         return _ok(
             {
@@ -156,17 +157,31 @@ class Management:
             }
         )
 
-    async def reload(self, _clearance: Clearance, _query: bytes) -> Reply:
-        """Read configuration and catalog again; nothing changes if either has a mistake."""
+    async def reload(self, clearance: Clearance, _query: bytes) -> Reply:
+        """Read configuration and catalog again; nothing changes if either has a mistake.
+
+        Counted is the difference that the caller could see by listing servers before and after.
+        """
         try:
             report = await self._reload()
         except ReloadFailed as error:
             raise ReloadFailed(f"Failed to reload catalog: {error.public}") from error
-        counts = msgspec.to_builtins(report)
+        before = _as_seen(clearance.principal, report.before)
+        after = _as_seen(clearance.principal, report.after)
+        changes = diff(before, after)
+        counts = {
+            "servers_loaded": len(after.entries),
+            "servers_added": len(changes.added),
+            "servers_removed": len(changes.removed),
+            "servers_modified": len(changes.modified),
+        }
         return _ok({"status": "ok", "message": "Catalog reloaded"} | counts)
 
-    def _summary(self, entry: CatalogEntry) -> dict[str, object]:
-        spec, status = entry.shown, self.fleet.status(entry.spec.id)
+    def _status(self, entry: CatalogEntry, holder: Holder) -> ServerStatus:
+        return self.fleet.status(entry.spec.id, holder)
+
+    def _summary(self, entry: CatalogEntry, status: ServerStatus) -> dict[str, object]:
+        spec = entry.shown
         known: dict[str, object | None] = {
             "id": spec.id,
             "display_name": spec.display_name,
@@ -188,6 +203,10 @@ def _route(
 ) -> Route[Handler]:
     kind = RouteKind.MCP if isinstance(handler, McpPoint) else RouteKind.MANAGEMENT
     return Route(methods=(method,), path=path, permission=permission, handler=handler, kind=kind)
+
+
+def _as_seen(principal: Principal, snapshot: Snapshot) -> Snapshot:
+    return Snapshot({entry.spec.id: entry for entry in visible(principal, snapshot)})
 
 
 def _health() -> Reply:

@@ -24,14 +24,16 @@ _members = msgspec.json.Decoder(dict[str, Raw])
 _sorted = msgspec.json.Encoder(order="sorted")
 
 
-def manner_for(spec: ServerSpec, params: Params, session_id: str) -> Manner:
+def manner_for(spec: ServerSpec, params: Params, session_id: str, isolation: Isolation) -> Manner:
     """How to open the server for a client: told what the client said, and no more.
+
+    ``isolation`` is the one in force, wherever it was said.
 
     Raises:
         InvalidParams: the client's capabilities are not an object.
     """
     capabilities = _capabilities(params)
-    by_session = spec.isolation is Isolation.SESSION
+    by_session = isolation is Isolation.SESSION
     if not spec.interactive:
         if not by_session:
             return ANY_MANNER

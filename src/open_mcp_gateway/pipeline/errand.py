@@ -9,6 +9,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from open_mcp_gateway.access.permit import Permit
+from open_mcp_gateway.catalog.model import Isolation
 from open_mcp_gateway.clock import Clock
 from open_mcp_gateway.errors import (
     Draining,
@@ -30,6 +31,7 @@ _ATTEMPTS = 3
 class Servers(Protocol):
     """The part of the fleet that requests need."""
 
+    def isolation(self, permit: Permit) -> Isolation: ...
     def lease(self, permit: Permit, manner: Manner = ANY_MANNER) -> Lease | None: ...
     async def ready(self, permit: Permit, manner: Manner = ANY_MANNER) -> Lease: ...
     def release(self, permit: Permit, manner: Manner) -> None: ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from open_mcp_gateway.access.permit import Permit
-from open_mcp_gateway.errors import GatewayError, UpstreamUnavailable
+from open_mcp_gateway.errors import GatewayError, UpstreamBroken, UpstreamUnavailable
 from open_mcp_gateway.outbound.peer import Manner, Question, Ticket
 from open_mcp_gateway.pipeline.errand import Errand, Means
 from open_mcp_gateway.pipeline.sink import Sink
@@ -53,12 +53,13 @@ class Exchange(Errand):
         except UpstreamUnavailable:
             return False
         except GatewayError as error:
-            lease.began()
-            lease.ended(failed=True)
+            holder = self.permit.principal.holder
+            lease.began(holder)
+            lease.ended(holder, failed=True)
             self._settle(error)
             return True
         # Only now: what began must end, and the outcome never comes from inside ``call``.
-        lease.began()
+        lease.began(self.permit.principal.holder)
         self.lease = lease
         self.ticket = ticket
         return True
@@ -72,7 +73,7 @@ class Exchange(Errand):
             self.sink.answer(restore_id(message, upstream_id, self.call.id))
 
     def failed(self, error: GatewayError) -> None:
-        self._end(failed=True)
+        self._end(failed=True, cause=error.public if isinstance(error, UpstreamBroken) else None)
         self._settle(error)
 
     def related(self, message: bytes, incoming: Incoming) -> None:  # noqa: ARG002 - as Waiter's
@@ -101,11 +102,11 @@ class Exchange(Errand):
         error.request_id = self.call.id
         self.sink.fail(error)
 
-    def _end(self, *, failed: bool) -> None:
+    def _end(self, *, failed: bool, cause: str | None = None) -> None:
         lease, self.lease = self.lease, None
         self.ticket = None  # it refers back here
         if lease is not None:
-            lease.ended(failed=failed)
+            lease.ended(self.permit.principal.holder, failed=failed, cause=cause)
 
     def abandon(self) -> None:
         """Nobody can receive the answer any more: the server may stop working on it."""

@@ -120,8 +120,9 @@ class _Brief(Errand):
         else:
             result = initialize_result(lease.peer.handshake, call.params)
             reply = Reply(200, response(call.id, result))
-        lease.began()
-        lease.ended(failed=False)
+        holder = self.permit.principal.holder
+        lease.began(holder)
+        lease.ended(holder, failed=False)
         if not self.over:
             self.over = True
             self._responder.respond(reply)

@@ -113,7 +113,9 @@ class ClientSession:
     def _begin(self, call: Call, sink: Sink, request_id: str) -> Errand:
         if self.handshake is not None or self._opening:
             raise InvalidRequest("the session is initialized already")
-        self.manner = manner_for(self.permit.entry.spec, call.params or {}, self.session_id)
+        isolation = self.means.servers.isolation(self.permit)
+        spec, params = self.permit.entry.spec, call.params or {}
+        self.manner = manner_for(spec, params, self.session_id, isolation)
         self._opening = True
         return Opening(self, call, sink, request_id)
 
@@ -320,9 +322,9 @@ class ClientSession:
             return
         self._holding = wanted
         if wanted is not None:
-            wanted.began()
+            wanted.began(self.permit.principal.holder)
         if earlier is not None:
-            earlier.ended(failed=False)
+            earlier.ended(self.permit.principal.holder, failed=False)
 
     def opened(self, lease: Lease) -> None:
         """See ``Owner``."""

@@ -164,9 +164,10 @@ class Opening(Errand):
             self._settle(other_era(self._call.params or {}, (handshake.version,)))
             return True
         self.over = True
-        lease.began()
+        holder = self.permit.principal.holder
+        lease.began(holder)
         self._owner.opened(lease)
-        lease.ended(failed=False)
+        lease.ended(holder, failed=False)
         self._sink.answer(response(self._call.id or b"null", handshake.result))
         return True
 

@@ -12,7 +12,8 @@ import anyio
 from anyio.abc import TaskGroup
 
 from open_mcp_gateway.access.permit import Permit
-from open_mcp_gateway.catalog.model import CatalogEntry
+from open_mcp_gateway.auth.principal import Holder
+from open_mcp_gateway.catalog.model import CatalogEntry, Isolation
 from open_mcp_gateway.errors import EraNotSpoken, GatewayError, UpstreamUnavailable
 from open_mcp_gateway.names import ServerId
 from open_mcp_gateway.outbound.open import Opener
@@ -35,6 +36,10 @@ class Direct:
         self._tasks = tasks
         self._open: dict[_Key, _Connection] = {}
         self._coming: dict[_Key, _Attempt] = {}
+
+    def isolation(self, permit: Permit) -> Isolation:
+        """There is one caller, so that nobody shares anything with others."""
+        return permit.entry.spec.isolation or Isolation.SHARED
 
     def lease(self, permit: Permit, manner: Manner = ANY_MANNER) -> Lease | None:
         """A connection that was open when it was last looked at."""
@@ -110,8 +115,8 @@ class _Connection:
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
 
-    def began(self) -> None: ...
-    def ended(self, *, failed: bool) -> None: ...
+    def began(self, holder: Holder) -> None: ...
+    def ended(self, holder: Holder, *, failed: bool, cause: str | None = None) -> None: ...
 
 
 def _renewed(error: GatewayError) -> GatewayError:

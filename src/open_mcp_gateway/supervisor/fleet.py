@@ -10,8 +10,9 @@ import anyio
 from anyio.abc import TaskStatus
 
 from open_mcp_gateway.access.permit import Permit
+from open_mcp_gateway.auth.principal import Holder
 from open_mcp_gateway.catalog.diff import Changes
-from open_mcp_gateway.catalog.model import Snapshot
+from open_mcp_gateway.catalog.model import Isolation, Snapshot
 from open_mcp_gateway.clock import Clock
 from open_mcp_gateway.errors import Draining, NotFound
 from open_mcp_gateway.names import ServerId
@@ -19,6 +20,7 @@ from open_mcp_gateway.outbound.open import Opener
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Manner
 from open_mcp_gateway.supervisor.keeper import Keeper
 from open_mcp_gateway.supervisor.lease import Lease
+from open_mcp_gateway.supervisor.policy import isolation_of
 from open_mcp_gateway.supervisor.settings import FleetSettings
 from open_mcp_gateway.supervisor.site import Means
 from open_mcp_gateway.supervisor.states import ServerState, ServerStatus
@@ -130,12 +132,14 @@ class Fleet:
         return await self._keeper(permit).start(permit.principal)
 
     async def stop(self, permit: Permit) -> bool:
-        """Stop all its instances now; False if none ran. Calls in flight fail (UpstreamBroken)."""
-        return await self._keeper(permit).stop()
+        """Stop its instances in the caller's scope now, for the platform all; False if none ran.
+        Calls in flight fail (UpstreamBroken)."""
+        return await self._keeper(permit).stop(permit.principal)
 
     async def restart(self, permit: Permit) -> None:
-        """Replace what runs by new instances on the newest definition, each ready before the old
-        one finishes its calls and stops. Where the new one does not start, the old one stays.
+        """Replace what runs in the caller's scope, for the platform all that runs, by new instances
+        on the newest definition, each ready before the old one finishes its calls and stops. Where
+        the new one does not start, the old one stays.
 
         Raises as ``ready``.
         """
@@ -161,10 +165,15 @@ class Fleet:
         for keeper in self._keepers.values():
             keeper.reconfigure(settings)
 
-    def status(self, server_id: ServerId) -> ServerStatus:
-        """What is known of a server; one never heard of is stopped."""
+    def status(self, server_id: ServerId, holder: Holder) -> ServerStatus:
+        """What ``holder`` may know of a server; one never heard of is stopped."""
         keeper = self._keepers.get(server_id)
-        return _STOPPED if keeper is None else keeper.status()
+        return _STOPPED if keeper is None else keeper.status(holder)
+
+    def isolation(self, permit: Permit) -> Isolation:
+        """Who may share an instance of this server by the rule in force now."""
+        entry = self._snapshot.entries.get(permit.entry.spec.id, permit.entry)
+        return isolation_of(entry, self._settings.default_isolation)
 
     def _keeper(self, permit: Permit) -> Keeper:
         if self._means is None:

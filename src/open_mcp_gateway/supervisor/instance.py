@@ -8,13 +8,14 @@ from datetime import datetime
 
 import anyio
 
+from open_mcp_gateway.auth.principal import Holder
 from open_mcp_gateway.catalog.model import CatalogEntry
 from open_mcp_gateway.clock import Clock
 from open_mcp_gateway.errors import UpstreamError
 from open_mcp_gateway.names import ServerId
 from open_mcp_gateway.outbound.peer import Peer
 from open_mcp_gateway.supervisor.ending import Ending
-from open_mcp_gateway.supervisor.policy import NEVER, SHARED_KEY, InstanceKey, Vitals
+from open_mcp_gateway.supervisor.policy import COMMON, NEVER, SHARED_KEY, InstanceKey, Vitals
 from open_mcp_gateway.supervisor.states import ServerState, can_become
 from open_mcp_gateway.supervisor.tally import Tally
 
@@ -38,11 +39,12 @@ class Instance:
         "_monotonic",
         "_probing",
         "_settled",
-        "_tally",
+        "_tallies",
         "_woken",
         "active",
         "after",
         "automatic",
+        "awaited_by",
         "due_s",
         "ending",
         "entry",
@@ -74,7 +76,7 @@ class Instance:
         server_id: ServerId,
         key: InstanceKey,
         clock: Clock,
-        tally: Tally,
+        tallies: dict[Holder, Tally],
         *,
         due_s: float,
         automatic: bool,
@@ -84,7 +86,8 @@ class Instance:
         self.key = key
         self._clock = clock
         self._monotonic = clock.monotonic
-        self._tally = tally
+        self._tallies = tallies
+        """Those of the whole server."""
         self.due_s = due_s
         """Not before this moment, unless hastened."""
         self.automatic = automatic
@@ -108,6 +111,8 @@ class Instance:
         self.active = 0
         self.waiting = 0
         """Callers that wait for it to open, or were told and have not come back yet."""
+        self.awaited_by: set[Holder] = set()
+        """Who waited for it to open, and so may learn why it did not."""
         self.opened_s = self.last_activity_s = self.last_check_s = self.last_reply_s = NEVER
         self.started_at: datetime | None = None
         self.scope = anyio.CancelScope()
@@ -119,19 +124,22 @@ class Instance:
 
     # A lease: on the path of every request.
 
-    def began(self) -> None:
+    def began(self, holder: Holder) -> None:
         self.active += 1
-        tally = self._tally
+        tally = self._tallies.get(holder) or self._tallies.setdefault(holder, Tally())
         tally.requests += 1
         tally.last_activity_s = self.last_activity_s = self._monotonic()
 
-    def ended(self, *, failed: bool) -> None:
+    def ended(self, holder: Holder, *, failed: bool, cause: str | None = None) -> None:
         self.active -= 1
         now_s = self._monotonic()
-        tally = self._tally
+        tally = self._tallies[holder]
         tally.last_activity_s = self.last_activity_s = now_s
         if failed:
             tally.errors += 1
+            if cause is not None and self.key.of is COMMON:
+                # Why it ended is told to the platform; a holder knows what its own calls were told.
+                tally.last_error = self.scrub(cause)
         else:
             self.last_reply_s = now_s
         if self.leaving is not None:
@@ -241,8 +249,9 @@ class Instance:
 
     # What is waited for.
 
-    async def settled(self) -> None:
+    async def settled(self, holder: Holder) -> None:
         """Wait until it opened or will not; as long as anybody is here it counts as busy."""
+        self.awaited_by.add(holder)
         self.waiting += 1
         try:
             await self._settled.wait()

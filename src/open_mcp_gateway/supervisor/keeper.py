@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from collections.abc import Callable
 
-from open_mcp_gateway.auth.principal import Principal
+from open_mcp_gateway.auth.principal import Holder, Platform, Principal
 from open_mcp_gateway.catalog.model import CatalogEntry
 from open_mcp_gateway.errors import EraNotSpoken, GatewayError, UpstreamUnavailable
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Manner
 from open_mcp_gateway.supervisor.ending import Ending
 from open_mcp_gateway.supervisor.instance import Instance
-from open_mcp_gateway.supervisor.policy import InstanceKey, fits, key_of, may_suit
+from open_mcp_gateway.supervisor.policy import InstanceKey, fits, key_of, may_suit, scope_of
+from open_mcp_gateway.supervisor.report import state_of, status_for
 from open_mcp_gateway.supervisor.seat import Seat
 from open_mcp_gateway.supervisor.settings import FleetSettings
 from open_mcp_gateway.supervisor.site import Means, Site
-from open_mcp_gateway.supervisor.states import ServerState, ServerStatus, overall
+from open_mcp_gateway.supervisor.states import ServerState, ServerStatus
 
 
 class Keeper:
@@ -47,20 +48,20 @@ class Keeper:
         except EraNotSpoken:
             raise  # no failure, and the client may come back in the other era
         except GatewayError:
-            self._site.tally.refused()
+            self._site.tally_of(principal.holder).refused()
             raise
 
     async def _ready(self, principal: Principal, manner: Manner) -> Instance:
         instance = self.find(principal, manner)
         if instance is None:
-            await self._other_coming(self._key_for(principal, manner))
+            await self._other_coming(self._key_for(principal, manner), principal.holder)
             instance = self.find(principal, manner)
         while instance is None:
             seat = self._seat(self._key_for(principal, manner))
-            awaited = seat.demand()
-            await awaited.settled()
+            awaited = seat.demand(principal.holder)
+            await awaited.settled(principal.holder)
             if awaited.failure is not None and awaited.ending is not Ending.REGROUPED:
-                raise self._failure(seat, awaited)
+                raise self._failure(seat, awaited, principal.holder)
             if awaited.leaving is Ending.RELEASED:
                 raise UpstreamUnavailable(f"Server '{self._site.server_id}': {awaited.leaving}")
             # Nothing can come between this look and the caller's first step after this returns;
@@ -68,7 +69,7 @@ class Keeper:
             instance = self.find(principal, manner)
         return instance
 
-    async def _other_coming(self, key: InstanceKey) -> None:
+    async def _other_coming(self, key: InstanceKey, holder: Holder) -> None:
         """Wait for one of another manner that is starting and may suit ``key``, if there is one.
 
         Once only: whether it suits or even opens is not known before.
@@ -81,7 +82,7 @@ class Keeper:
             if coming is None or seat.key.scope != key.scope:
                 continue
             if may_suit(key.manner, seat.key.manner):
-                await coming.settled()
+                await coming.settled(holder)
                 return
 
     def release(self, principal: Principal, manner: Manner) -> None:
@@ -94,36 +95,44 @@ class Keeper:
         if self.find(principal, ANY_MANNER) is not None:
             return False
         key = self._key_for(principal, ANY_MANNER)
-        await self._other_coming(key)
+        holder = principal.holder
+        await self._other_coming(key, holder)
         if self._serving.find(key) is None:
-            self._site.refusals.clear()
+            self._site.ask_again(key.scope)
             seat = self._seat(key)
-            await self._opened(seat, seat.insist())
+            await self._opened(seat, seat.insist(), holder)
             if self._serving.find(key) is None:
-                raise seat.unavailable()
+                raise seat.unavailable(holder)
         return True
 
-    async def stop(self) -> bool:
-        """Stop every instance at once, in the orderly way; True if there was something to stop."""
-        did = self.status().state not in {ServerState.STOPPED, ServerState.SHUTTING_DOWN}
-        leaving = tuple(self._site.instances)
-        self.end_all(Ending.ASKED)
+    async def stop(self, principal: Principal) -> bool:
+        """Stop every instance that is the caller's to stop at once, in the orderly way; True if
+        there was something to stop."""
+        governed = self._governed_by(principal)
+        state = state_of(self._site, governed)
+        leaving = [one for one in self._site.instances if governed(one.key)]
+        self._end_those(governed, Ending.ASKED)
         for instance in leaving:
             await instance.gone.wait()
-        return did
+        return state not in {ServerState.STOPPED, ServerState.SHUTTING_DOWN}
 
     async def restart(self, principal: Principal) -> None:
-        """Replace what runs, each by a new one that is ready first; start it if nothing runs."""
-        live = [seat for seat in self._seats.values() if seat.current is not None]
+        """Replace what runs and is the caller's, each by a new one that is ready first; start it
+        if nothing runs."""
+        governed, holder = self._governed_by(principal), principal.holder
+        live = [
+            seat for seat in self._seats.values() if seat.current is not None and governed(seat.key)
+        ]
         if not live:
             await self.start(principal)
             return
-        self._site.refusals.clear()
+        for scope in {seat.key.scope for seat in live}:
+            self._site.ask_again(scope)
         coming = [self._replacement(seat) for seat in live]
         failed: GatewayError | None = None
         for seat, instance in zip(live, coming, strict=True):
             try:
-                await self._replaced(seat, instance)
+                await self._replaced(seat, instance, holder)
             except GatewayError as error:
                 failed = failed or error
         if failed is not None:
@@ -131,11 +140,24 @@ class Keeper:
 
     def end_all(self, why: Ending) -> None:
         """Begin to stop every instance, planned ones too; failures are forgotten."""
-        self._site.refusals.clear()
+        self._end_those(lambda _: True, why)
+
+    def _end_those(self, chosen: Callable[[InstanceKey], bool], why: Ending) -> None:
         for instance in tuple(self._site.instances):
-            self._end(instance, why)
+            if chosen(instance.key):
+                self._end(instance, why)
         for seat in self._seats.values():
-            seat.forgive()
+            if chosen(seat.key):
+                self._site.ask_again(seat.key.scope)
+                seat.forgive()
+
+    def _governed_by(self, principal: Principal) -> Callable[[InstanceKey], bool]:
+        """Which instances ``principal`` may stop: those in its own scope, the platform all."""
+        site, holder = self._site, principal.holder
+        if isinstance(holder, Platform):
+            return lambda _: True
+        scope = scope_of(site.entry, principal, site.settings.default_isolation)
+        return lambda key: key.scope == scope and site.knows(holder, key)
 
     def close(self) -> None:
         """Stop everything; nothing starts here again."""
@@ -198,46 +220,24 @@ class Keeper:
 
     # What is known.
 
-    def status(self) -> ServerStatus:
-        site = self._site
-        states = [instance.state for instance in site.instances]
-        states += [ServerState.UNHEALTHY for _ in site.given_up]
-        live = [instance for instance in site.instances if instance.is_open]
-        since_s = min(
-            (one.opened_s for one in live if one.state is ServerState.RUNNING), default=None
-        )
-        started_at = min((one.started_at for one in live if one.started_at), default=None)
-        return ServerStatus(
-            state=overall(states),
-            started_at=started_at,
-            last_activity=self._wall(site.tally.last_activity_s),
-            request_count=site.tally.requests,
-            error_count=site.tally.errors,
-            uptime_seconds=None if since_s is None else int(site.now_s() - since_s),
-            connection_count=len(live),
-            last_error=site.last_error,
-        )
-
-    def _wall(self, moment_s: float | None) -> datetime | None:
-        if moment_s is None:
-            return None
-        site = self._site
-        return site.means.clock.now() - timedelta(seconds=site.now_s() - moment_s)
+    def status(self, holder: Holder) -> ServerStatus:
+        """What ``holder`` may know."""
+        return status_for(self._site, holder)
 
     # Inside.
 
-    async def _opened(self, seat: Seat, instance: Instance) -> None:
+    async def _opened(self, seat: Seat, instance: Instance, holder: Holder) -> None:
         """Wait until ``instance`` opened. If this caller is cancelled the start goes on."""
-        await instance.settled()
+        await instance.settled(holder)
         if instance.failure is not None:
-            raise self._failure(seat, instance)
+            raise self._failure(seat, instance, holder)
 
-    def _failure(self, seat: Seat, instance: Instance) -> GatewayError:
+    def _failure(self, seat: Seat, instance: Instance, holder: Holder) -> GatewayError:
         """A new error for each caller: each gets its own request's id. May raise as well."""
         self._site.check_open()
         if instance.spoken is not None and instance.failure is not None:
             return EraNotSpoken(instance.failure, spoken=instance.spoken)
-        return seat.unavailable(cause=instance.failure)
+        return seat.unavailable(holder, cause=instance.failure)
 
     def _replacement(self, seat: Seat) -> Instance:
         """The new instance that shall take over in ``seat``; one that is starting is new enough."""
@@ -246,11 +246,11 @@ class Keeper:
             return seat.insist()
         return seat.replace() if current.is_open else current
 
-    async def _replaced(self, seat: Seat, instance: Instance) -> None:
-        await self._opened(seat, instance)
+    async def _replaced(self, seat: Seat, instance: Instance, holder: Holder) -> None:
+        await self._opened(seat, instance, holder)
         # It may have been starting already, on a definition that a reload has replaced since.
         if instance is seat.current and instance.entry is not self._site.entry:
-            await self._opened(seat, seat.replace())
+            await self._opened(seat, seat.replace(), holder)
 
     def _seat(self, key: InstanceKey) -> Seat:
         seat = self._seats.get(key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from open_mcp_gateway.auth.principal import Holder
 from open_mcp_gateway.outbound.peer import Peer
 
 
@@ -13,8 +14,12 @@ class Lease(Protocol):
     @property
     def peer(self) -> Peer: ...
 
-    def began(self) -> None:
-        """Count one request and mark activity. On the hot path: no allocation, no lock."""
+    def began(self, holder: Holder) -> None:
+        """Count one request of ``holder`` and mark activity. On the hot path: no allocation, no
+        lock."""
 
-    def ended(self, *, failed: bool) -> None:
-        """The request is over; mark activity, and count an error if it failed."""
+    def ended(self, holder: Holder, *, failed: bool, cause: str | None = None) -> None:
+        """The request is over; mark activity, and count an error if it failed.
+
+        ``cause`` is what the caller was told of a server that broke.
+        """

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import enum
 import math
-from typing import Final
+from typing import Final, TypeAlias, final
 
 from msgspec import Struct
 
-from open_mcp_gateway.auth.principal import Principal
+from open_mcp_gateway.auth.principal import Holder, Platform, Principal
 from open_mcp_gateway.catalog.model import CatalogEntry, Isolation, ServerSpec
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Handshake, Manner
 from open_mcp_gateway.protocol.eras import LATEST_LEGACY, Era
@@ -20,17 +20,36 @@ RECHECK_S: Final = 0.25
 """How soon to look again whether a leaving server's last call is over when nothing announces it."""
 
 
+@final
+class Common:
+    """Stands where a holder would for what the catalog declares to be everybody's."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "COMMON"
+
+
+COMMON: Final = Common()
+
+Of: TypeAlias = Holder | Common
+"""Whose an instance is."""
+
+
 class InstanceKey(Struct, frozen=True, cache_hash=True):
     """Which instance of a server serves a caller."""
 
     scope: str
     """The group of callers it is for."""
 
+    of: Of
+    """Who may know of it, besides the platform."""
+
     manner: Manner = ANY_MANNER
     """How it is opened."""
 
 
-SHARED_KEY: Final = InstanceKey(Isolation.SHARED.value)
+SHARED_KEY: Final = InstanceKey(Isolation.SHARED.value, COMMON)
 
 
 def isolation_of(entry: CatalogEntry, default: Isolation) -> Isolation:
@@ -43,14 +62,19 @@ def scope_of(
 ) -> str:
     """The group of callers that ``principal`` shares an instance of this server with.
 
-    Tenants and client sessions are not known here, so ``tenant`` and ``session`` keep every key
-    apart: narrower than asked for, never wider.
+    Client sessions are told apart by the owner in the manner, which no two of them have in common,
+    so the scope of ``session`` is the key's: that bounds the room for the sessions of one key, and
+    callers without a session are kept apart by key.
     """
     isolation = isolation_of(entry, default)
     if isolation is Isolation.SHARED:
         return SHARED_KEY.scope
     # The isolation is part of the name: what was started under one rule never serves under another.
-    return f"{isolation.value}:{principal.key_id}"
+    # The holder is part of it too: a key that comes back with another holder finds nothing.
+    holder = principal.holder
+    # Ids are free of slashes, so that no two pairs of them come to the same name.
+    group = isolation.value if isinstance(holder, Platform) else f"{isolation.value}:{holder}"
+    return group if isolation is Isolation.TENANT else f"{group}:/{principal.key_id}"
 
 
 def key_of(
@@ -58,13 +82,27 @@ def key_of(
 ) -> InstanceKey:
     """The instance of this server that serves ``principal`` in this manner."""
     if isolation_of(entry, default) is Isolation.SHARED:
-        return SHARED_KEY if manner is ANY_MANNER else InstanceKey(SHARED_KEY.scope, manner)
-    return InstanceKey(scope_of(entry, principal, default), manner)
+        if manner is ANY_MANNER:
+            return SHARED_KEY
+        # What one client session owns is no more everybody's than the session itself.
+        of: Of = principal.holder if manner.owner else COMMON
+        return InstanceKey(SHARED_KEY.scope, of, manner)
+    return InstanceKey(scope_of(entry, principal, default), principal.holder, manner)
 
 
 def fits(key: InstanceKey, entry: CatalogEntry, default: Isolation) -> bool:
     """Whether an instance under ``key`` can still be somebody's, by the rule now in force."""
     return key.scope.partition(":")[0] == isolation_of(entry, default).value
+
+
+def is_known(key: InstanceKey, holder: Holder, isolation: Isolation) -> bool:
+    """Whether ``holder`` may know of an instance under ``key`` of a server with this isolation.
+
+    What was everybody's is nobody's but the platform's once the catalog says otherwise.
+    """
+    if isinstance(holder, Platform) or key.of == holder:
+        return True
+    return key.of is COMMON and isolation is Isolation.SHARED
 
 
 def is_common(manner: Manner) -> bool:

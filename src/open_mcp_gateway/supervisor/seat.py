@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from open_mcp_gateway.auth.principal import Holder
 from open_mcp_gateway.errors import UpstreamUnavailable
 from open_mcp_gateway.outbound.peer import Peer
 from open_mcp_gateway.supervisor.ending import Ending
 from open_mcp_gateway.supervisor.instance import Instance
 from open_mcp_gateway.supervisor.life import live
-from open_mcp_gateway.supervisor.policy import InstanceKey, after_failure, is_common, retry_after_s
+from open_mcp_gateway.supervisor.policy import InstanceKey, after_failure, is_common
 from open_mcp_gateway.supervisor.site import Site
 from open_mcp_gateway.supervisor.states import ServerState
+from open_mcp_gateway.supervisor.trouble import Trouble
 
 _FAILED = frozenset({Ending.LOST, Ending.HUNG})
 
@@ -23,13 +25,13 @@ class Seat:
     instance has one task (``life.live``) that carries them out and owns the peer.
     """
 
-    __slots__ = ("_failures", "_make_room", "_retry_at_s", "_site", "current", "key", "next")
+    __slots__ = ("_failures", "_retry_at_s", "_room", "_site", "_why", "current", "key", "next")
 
     def __init__(
         self, site: Site, key: InstanceKey, make_room: Callable[[str], Instance | None]
     ) -> None:
         self._site = site
-        self._make_room = make_room
+        self._room = make_room
         """Gives the instance that must be gone before one more may start in a scope. Raises Busy.
         """
         self.key = key
@@ -39,10 +41,11 @@ class Seat:
         """Starting, to replace ``current``."""
         self._failures = 0
         self._retry_at_s = 0.0
+        self._why = Trouble(site, key)
 
     # What callers want.
 
-    def demand(self) -> Instance:
+    def demand(self, holder: Holder) -> Instance:
         """The instance that a request can wait for; started if there is none.
 
         Raises:
@@ -58,11 +61,11 @@ class Seat:
         if current is not None:
             # Open, it does not answer its health checks: no calls until it does, or is replaced.
             again_s = site.now_s() + site.settings.patience_s if current.is_open else current.due_s
-            raise self.unavailable(again_s)
+            raise self.unavailable(holder, again_s)
         site.check_open()
-        site.check_era(self.key.manner.era)
+        site.check_era(self.key)
         if site.now_s() < self._retry_at_s:
-            raise self.unavailable()
+            raise self.unavailable(holder)
         return self._start()
 
     @property
@@ -151,18 +154,17 @@ class Seat:
         elif ran_s >= site.settings.stable_after_s:
             self.forgive()
 
-    def unavailable(self, due_s: float = 0.0, *, cause: str | None = None) -> UpstreamUnavailable:
-        """Why no call can be taken; ``due_s`` is when to come again, at first after the backoff."""
-        site = self._site
-        return UpstreamUnavailable(
-            cause or site.last_error or f"Server '{site.server_id}' is not available",
-            retry_after_s=retry_after_s(max(due_s, self._retry_at_s), site.now_s()),
-        )
+    def unavailable(
+        self, holder: Holder, due_s: float = 0.0, *, cause: str | None = None
+    ) -> UpstreamUnavailable:
+        """Why no call of ``holder`` can be taken; ``due_s`` is when to come again, at first after
+        the backoff."""
+        return self._why.error(holder, max(due_s, self._retry_at_s), cause)
 
     # What happens to instances.
 
     def _start(self) -> Instance:
-        room = self._make_room(self.key.scope)
+        room = self._room(self.key.scope)
         self.current = self._spawn(after=() if room is None else (room,))
         self.current.become(ServerState.STARTING, "wanted")
         return self.current
@@ -175,7 +177,7 @@ class Seat:
             site.server_id,
             self.key,
             site.means.clock,
-            site.tally,
+            site.tallies,
             due_s=due_s,
             automatic=automatic,
             after=tuple({*after, *site.in_the_way(self.key)}),
@@ -188,8 +190,7 @@ class Seat:
         site = self._site
         instance.open(peer)
         instance.become(ServerState.RUNNING, "ready")
-        site.given_up.clear()
-        site.refusals.pop(peer.handshake.era, None)
+        site.works(self.key.scope, peer.handshake.era)
         if instance is self.next:
             old, self.current, self.next = self.current, instance, None
             if old is not None:
@@ -217,7 +218,7 @@ class Seat:
             instance.become(ServerState.RUNNING, "answers health checks again")
             site.serving.add(instance)
         elif instance.failed_checks >= site.settings.failed_checks and instance.leaving is None:
-            site.blame(
+            self._why.because(
                 f"Server '{site.server_id}' did not answer {instance.failed_checks} health checks"
                 " in a row"
             )
@@ -228,14 +229,14 @@ class Seat:
     def lost(self, instance: Instance, cause: str) -> None:
         """The peer died by itself."""
         if instance.ending is None:
-            self._site.blame(cause)
+            self._why.because(cause)
             self.end(instance, Ending.LOST)
 
     def declined(self, instance: Instance, cause: str, spoken: tuple[str, ...]) -> None:
         """A verdict: told to who waits, but nothing has failed and nothing is tried again."""
         if instance.ending is not None or instance.is_open:
             return
-        self._site.refused(self.key.manner.era, cause, spoken)
+        self._site.refused(self.key, cause, spoken)
         instance.ending = Ending.DECLINED
         instance.spoken = spoken
         instance.settle(cause)
@@ -249,7 +250,7 @@ class Seat:
         if instance.ending is not None or instance.is_open:
             return
         site = self._site
-        cause = site.blame(cause)
+        cause = self._why.because(cause, instance.awaited_by)
         instance.ending = Ending.LOST
         instance.settle(cause)
         if instance is self.next:
@@ -281,12 +282,10 @@ class Seat:
         elif verdict.restart:
             self.current = self._spawn(due_s=verdict.retry_at_s, automatic=True, after=(instance,))
         elif wanted:
-            site.give_up(self.key, verdict.failures)
+            self._why.give_up(verdict.failures)
 
     def _reason(self, why: Ending) -> str:
-        if why is Ending.LOST and self._site.last_error is not None:
-            return self._site.last_error
-        return why.value
+        return (why is Ending.LOST and self._why.text) or why.value
 
     def gone(self, instance: Instance) -> None:
         """Nothing of the instance is left."""

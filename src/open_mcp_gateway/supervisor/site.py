@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from anyio.abc import TaskGroup
 
+from open_mcp_gateway.auth.principal import Holder
 from open_mcp_gateway.catalog.model import CatalogEntry, Isolation
 from open_mcp_gateway.clock import Clock
 from open_mcp_gateway.errors import Busy, Draining, EraNotSpoken, NotFound
@@ -16,9 +17,11 @@ from open_mcp_gateway.outbound.open import Opener
 from open_mcp_gateway.protocol.eras import Era
 from open_mcp_gateway.supervisor.instance import Instance
 from open_mcp_gateway.supervisor.policy import (
+    Common,
     InstanceKey,
     Timing,
     is_common,
+    is_known,
     isolation_of,
     timing_of,
 )
@@ -62,7 +65,7 @@ class Site:
         "removed",
         "serving",
         "settings",
-        "tally",
+        "tallies",
     )
 
     def __init__(self, entry: CatalogEntry, settings: FleetSettings, means: Means) -> None:
@@ -74,14 +77,16 @@ class Site:
         """Those that take calls."""
         self.instances: set[Instance] = set()
         """All that are not gone, planned ones too."""
-        self.tally = Tally()
+        self.tallies: dict[Holder, Tally] = {}
+        """By whose use it was."""
         self.last_error: str | None = None
+        """Of whatever scope; for the platform and the log."""
         self.given_up: set[InstanceKey] = set()
         """Those that failed too often in a row to be restarted without being asked for, until any
-        start shows that the server works."""
-        self.refusals: dict[Era, Refusal] = {}
-        """By the era that was refused. Kept here so that a request which comes to nothing anyway
-        takes no room from what is in use."""
+        start in their scope shows that the server works."""
+        self.refusals: dict[tuple[str, Era], Refusal] = {}
+        """By the scope that asked and the era that was refused. Kept here so that a request which
+        comes to nothing anyway takes no room from what is in use."""
         self.removed = False
         self.closed = False
 
@@ -97,19 +102,39 @@ class Site:
         """The times in force now; a reload changes them for what already runs, too."""
         return timing_of(self.entry.spec, self.settings)
 
-    def blame(self, text: str) -> str:
-        """Keep ``text`` as the last error, without the server's secrets, and give it back so."""
-        self.last_error = self.entry.scrub(text)
-        return self.last_error
+    @property
+    def isolation(self) -> Isolation:
+        """Who may share an instance by the rule in force now."""
+        return isolation_of(self.entry, self.settings.default_isolation)
+
+    def knows(self, holder: Holder, key: InstanceKey) -> bool:
+        """Whether an instance under ``key`` exists for ``holder``."""
+        return is_known(key, holder, self.isolation)
+
+    def tally_of(self, holder: Holder) -> Tally:
+        """To count the use of ``holder`` in."""
+        return self.tallies.get(holder) or self.tallies.setdefault(holder, Tally())
+
+    def blame(self, key: InstanceKey, text: str, told: Iterable[Holder]) -> str:
+        """Keep ``text`` as the last error of whose instance it was, without the server's secrets,
+        and give it back so. Of what is everybody's only those are concerned who were ``told``."""
+        text = self.last_error = self.entry.scrub(text)
+        for holder in told if isinstance(key.of, Common) else (key.of,):
+            self.tally_of(holder).last_error = text
+        return text
 
     def give_up(self, key: InstanceKey, failures: int) -> None:
         """No more automatic restarts under ``key``."""
         self.given_up.add(key)
-        self.blame(f"{self.last_error} (failed {failures} times in a row)")
         logger.error(
             "server keeps failing; no more automatic restarts",
             extra={"server": self.server_id, "failures": failures},
         )
+
+    def works(self, scope: str, era: Era) -> None:
+        """What failed in ``scope``, or was refused there in ``era``, means nothing any more."""
+        self.given_up -= {key for key in self.given_up if key.scope == scope}
+        self.refusals.pop((scope, era), None)
 
     def check_open(self) -> None:
         """Raises Draining or NotFound if nothing may start here any more."""
@@ -118,15 +143,22 @@ class Site:
         if self.removed:
             raise NotFound(f"Server '{self.server_id}' not found")
 
-    def refused(self, era: Era | None, text: str, spoken: tuple[str, ...]) -> None:
-        """Remember for a while that the server does not speak ``era``."""
+    def refused(self, key: InstanceKey, text: str, spoken: tuple[str, ...]) -> None:
+        """Remember for a while that the server does not speak the era of ``key``."""
+        era, now_s = key.manner.era, self.now_s()
         if era is not None:
-            until_s = self.now_s() + self.settings.refusal_s
-            self.refusals[era] = Refusal(text, spoken, until_s)
+            kept = {one: was for one, was in self.refusals.items() if now_s < was.until_s}
+            kept[key.scope, era] = Refusal(text, spoken, now_s + self.settings.refusal_s)
+            self.refusals = kept
 
-    def check_era(self, era: Era | None) -> None:
+    def ask_again(self, scope: str) -> None:
+        """Forget what was refused in ``scope``."""
+        self.refusals = {one: was for one, was in self.refusals.items() if one[0] != scope}
+
+    def check_era(self, key: InstanceKey) -> None:
         """Raises EraNotSpoken if the server said so a moment ago."""
-        refusal = None if era is None else self.refusals.get(era)
+        era = key.manner.era
+        refusal = None if era is None else self.refusals.get((key.scope, era))
         if refusal is not None and self.now_s() < refusal.until_s:
             raise EraNotSpoken(refusal.text, spoken=refusal.spoken)
 
@@ -136,7 +168,7 @@ class Site:
         A shared server may hold a file or a port; the others are started beside one that ends. One
         that is to be replaced is not in the way: it ends when the new one is ready.
         """
-        if isolation_of(self.entry, self.settings.default_isolation) is not Isolation.SHARED:
+        if self.isolation is not Isolation.SHARED:
             return []
         common = is_common(key.manner)
         return [

@@ -13,7 +13,8 @@ from anyio.abc import TaskGroup
 from msgspec import UNSET
 
 from open_mcp_gateway.access.permit import Permit
-from open_mcp_gateway.catalog.model import Snapshot
+from open_mcp_gateway.auth.principal import Holder
+from open_mcp_gateway.catalog.model import Isolation, Snapshot
 from open_mcp_gateway.errors import GatewayError
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Audience, Handshake, Manner, Waiter
 from open_mcp_gateway.pipeline.errand import Errand, Means
@@ -129,10 +130,16 @@ class HandLease:
         self.begun = 0
         self.failures: list[bool] = []
 
-    def began(self) -> None:
+    def began(self, holder: Holder) -> None:  # noqa: ARG002
         self.begun += 1
 
-    def ended(self, *, failed: bool) -> None:
+    def ended(
+        self,
+        holder: Holder,  # noqa: ARG002
+        *,
+        failed: bool,
+        cause: str | None = None,  # noqa: ARG002
+    ) -> None:
         self.failures.append(failed)
         assert len(self.failures) <= self.begun
 
@@ -147,6 +154,9 @@ class Desk:
         self.asked = 0
         self.manners: list[Manner] = []
         """Of all that was asked for, running or not."""
+
+    def isolation(self, permit: Permit) -> Isolation:
+        return permit.entry.spec.isolation or Isolation.SHARED
 
     def lease(self, permit: Permit, manner: Manner = ANY_MANNER) -> HandLease | None:  # noqa: ARG002
         self.manners.append(manner)

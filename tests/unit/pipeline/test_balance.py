@@ -15,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from open_mcp_gateway.access.permit import Permit
+from open_mcp_gateway.auth.principal import Holder
+from open_mcp_gateway.catalog.model import Isolation
 from open_mcp_gateway.errors import UpstreamUnavailable
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Manner, Peer
 from open_mcp_gateway.pipeline.errand import Errand, Means
@@ -38,14 +40,14 @@ class Booked:
     def peer(self) -> Peer:
         return self.lease.peer
 
-    def began(self) -> None:
+    def began(self, holder: Holder) -> None:
         self.open += 1
-        self.lease.began()
+        self.lease.began(holder)
 
-    def ended(self, *, failed: bool) -> None:
+    def ended(self, holder: Holder, *, failed: bool, cause: str | None = None) -> None:
         self.open -= 1
         assert self.open >= 0, "ended more often than it began"
-        self.lease.ended(failed=failed)
+        self.lease.ended(holder, failed=failed, cause=cause)
 
 
 class Books:
@@ -54,6 +56,9 @@ class Books:
     def __init__(self, place: Town) -> None:
         self.fleet = place.fleet
         self.leases: dict[int, Booked] = {}
+
+    def isolation(self, permit: Permit) -> Isolation:
+        return self.fleet.isolation(permit)
 
     def lease(self, permit: Permit, manner: Manner = ANY_MANNER) -> Booked | None:
         found = self.fleet.lease(permit, manner)

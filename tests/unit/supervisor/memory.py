@@ -11,7 +11,7 @@ import anyio
 
 from open_mcp_gateway.access.authorize import authorize
 from open_mcp_gateway.access.permit import Permit
-from open_mcp_gateway.auth.principal import PLATFORM, Permission, Principal
+from open_mcp_gateway.auth.principal import PLATFORM, Holder, Permission, Principal
 from open_mcp_gateway.auth.scope import EVERYTHING, UNNARROWED
 from open_mcp_gateway.catalog.diff import Changes, diff
 from open_mcp_gateway.catalog.model import CatalogEntry, LocalProcess, ServerSpec, Snapshot
@@ -290,13 +290,13 @@ def snapshot_of(*specs: ServerSpec, secrets: tuple[str, ...] = ()) -> Snapshot:
     return Snapshot({one.id: entry_of(one, secrets) for one in specs})
 
 
-def principal(key: str = "k1") -> Principal:
+def principal(key: str = "k1", holder: Holder = PLATFORM) -> Principal:
     return Principal(
         key_id=KeyId(key),
         role="admin",
         permissions=frozenset(Permission),
         namespaces=EVERYTHING,
-        holder=PLATFORM,
+        holder=holder,
         scope=UNNARROWED,
     )
 
@@ -316,12 +316,12 @@ class Town:
         self.snapshot = new
         return changes
 
-    def permit(self, server_id: str = "a", key: str = "k1") -> Permit:
+    def permit(self, server_id: str = "a", key: str = "k1", holder: Holder = PLATFORM) -> Permit:
         entry = self.snapshot.entries[ServerId(server_id)]
-        return authorize(principal(key), Permission.MCP_CALL, entry)
+        return authorize(principal(key, holder), Permission.MCP_CALL, entry)
 
-    def status(self, server_id: str = "a") -> ServerStatus:
-        return self.fleet.status(ServerId(server_id))
+    def status(self, server_id: str = "a", holder: Holder = PLATFORM) -> ServerStatus:
+        return self.fleet.status(ServerId(server_id), holder)
 
     def state(self, server_id: str = "a") -> ServerState:
         return self.status(server_id).state
@@ -332,9 +332,10 @@ class Town:
         key: str = "k1",
         deadline_s: float = 30.0,
         manner: Manner = ANY_MANNER,
+        holder: Holder = PLATFORM,
     ) -> GatewayError | None:
         """One request from its beginning to its only outcome, as the pipeline does it."""
-        permit = self.permit(server_id, key)
+        permit = self.permit(server_id, key, holder)
         lease: Lease
         try:
             lease = self.fleet.lease(permit, manner) or await self.fleet.ready(permit, manner)
@@ -344,7 +345,7 @@ class Town:
 
     async def call(self, lease: Lease, permit: Permit, deadline_s: float) -> GatewayError | None:
         outcome = Outcome()
-        lease.began()
+        lease.began(permit.principal.holder)
         try:
             at_s = asyncio.get_running_loop().time() + deadline_s
             lease.peer.call(permit, CALL, outcome, deadline_s=at_s)
@@ -352,7 +353,9 @@ class Town:
         except GatewayError as error:
             outcome.error = error
         finally:
-            lease.ended(failed=outcome.error is not None)
+            broken = outcome.error
+            cause = broken.public if isinstance(broken, UpstreamBroken) else None
+            lease.ended(permit.principal.holder, failed=broken is not None, cause=cause)
         return outcome.error
 
 

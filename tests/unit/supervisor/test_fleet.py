@@ -9,6 +9,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
+from open_mcp_gateway.auth.principal import PLATFORM
 from open_mcp_gateway.catalog.model import CatalogEntry
 from open_mcp_gateway.errors import (
     Draining,
@@ -144,7 +145,9 @@ async def test_an_unknown_server_is_stopped_and_not_found() -> None:
     async with town() as place:
         permit = place.permit()
         place.load(spec("b"))
-        assert place.fleet.status(ServerId("x")) == ServerStatus(state=ServerState.STOPPED)
+        assert place.fleet.status(ServerId("x"), PLATFORM) == ServerStatus(
+            state=ServerState.STOPPED
+        )
         with pytest.raises(NotFound, match="Server 'a' not found"):
             await place.fleet.ready(permit)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from open_mcp_gateway.auth.principal import PLATFORM
 from open_mcp_gateway.errors import UpstreamBroken
 from open_mcp_gateway.supervisor.instance import Instance
 from open_mcp_gateway.supervisor.tally import Tally
@@ -36,7 +37,7 @@ async def test_a_request_that_finds_no_instance_counts_as_an_error() -> None:
 
 async def test_moments_are_wall_clock_and_uptime_is_whole_seconds() -> None:
     async with town() as place:
-        began = place.fleet.status(place.permit().entry.spec.id)
+        began = place.fleet.status(place.permit().entry.spec.id, PLATFORM)
         assert (began.started_at, began.last_activity, began.uptime_seconds) == (None, None, None)
         await place.use()
         started = place.status().started_at

@@ -6,6 +6,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
+from open_mcp_gateway.auth.principal import PLATFORM
 from open_mcp_gateway.catalog.model import Isolation, LocalProcess
 from open_mcp_gateway.errors import (
     Busy,
@@ -14,6 +15,7 @@ from open_mcp_gateway.errors import (
     UpstreamBroken,
     UpstreamUnavailable,
 )
+from open_mcp_gateway.names import TenantId
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Manner
 from open_mcp_gateway.supervisor.settings import FleetSettings
 from open_mcp_gateway.supervisor.states import ServerState
@@ -60,7 +62,8 @@ async def test_the_default_isolation_is_the_settings() -> None:
     settings = FleetSettings(default_isolation=Isolation.TENANT)
     async with town(settings=settings) as place:
         await place.use(key="k1")
-        assert place.fleet.lease(place.permit(key="k2")) is None
+        assert place.fleet.lease(place.permit(key="k2")) is not None
+        assert place.fleet.lease(place.permit(key="k1", holder=TenantId("t"))) is None
 
 
 async def test_a_full_server_parts_with_the_one_used_longest_ago() -> None:
@@ -76,8 +79,8 @@ async def test_a_full_server_parts_with_the_one_used_longest_ago() -> None:
 
 async def test_a_full_server_in_use_is_busy() -> None:
     async with town(settings=FleetSettings(max_connections_per_server=2)) as place:
-        (await place.fleet.ready(place.permit())).began()
-        (await place.fleet.ready(place.permit(), owned("s1"))).began()
+        (await place.fleet.ready(place.permit())).began(PLATFORM)
+        (await place.fleet.ready(place.permit(), owned("s1"))).began(PLATFORM)
         error = await place.use(manner=owned("s2"))
         assert isinstance(error, Busy)
         assert error.retry_after_s == 1
@@ -99,7 +102,7 @@ async def test_callers_racing_for_room_never_exceed_it() -> None:
 async def test_the_room_is_that_of_an_isolation_scope() -> None:
     async with town([APART], FleetSettings(max_connections_per_server=1)) as place:
         for key in ("k1", "k2"):
-            (await place.fleet.ready(place.permit(key=key))).began()
+            (await place.fleet.ready(place.permit(key=key))).began(PLATFORM)
         assert isinstance(await place.use(key="k2", manner=owned("s1")), Busy)
         assert place.status().connection_count == 2
 
@@ -457,7 +460,7 @@ async def test_a_removed_server_that_is_mute_for_a_while_stops_after_its_calls()
 
 async def test_a_removed_server_is_not_restarted() -> None:
     async with town() as place:
-        (await place.fleet.ready(place.permit())).began()
+        (await place.fleet.ready(place.permit())).began(PLATFORM)
         place.load(spec("b"))
         place.world.last.crash()
         await anyio.sleep(100)
@@ -467,11 +470,11 @@ async def test_a_removed_server_is_not_restarted() -> None:
 async def test_a_removed_server_that_comes_back_has_never_been_away() -> None:
     async with town() as place:
         lease = await place.fleet.ready(place.permit())
-        lease.began()
+        lease.began(PLATFORM)
         place.load(spec("b"))
         await anyio.sleep(10)
         place.load(spec("a"))
-        lease.ended(failed=False)
+        lease.ended(PLATFORM, failed=False)
         await anyio.sleep(10)
         assert place.fleet.lease(place.permit()) is lease
 

@@ -9,6 +9,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from open_mcp_gateway.access.permit import Permit
+from open_mcp_gateway.auth.principal import PLATFORM
 from open_mcp_gateway.catalog.model import Isolation, LocalProcess
 from open_mcp_gateway.errors import Busy, EraNotSpoken, GatewayError, UpstreamUnavailable
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Manner
@@ -322,12 +323,12 @@ async def test_a_released_one_does_not_stay_when_its_server_comes_back() -> None
     async with town([spec(idle_timeout_seconds=0)]) as place:
         permit = place.permit()
         lease = await place.fleet.ready(permit, SESSION)
-        lease.began()
+        lease.began(PLATFORM)
         place.fleet.release(permit, SESSION)
         place.load(spec("b"))
         await anyio.sleep(1)
         place.load(spec(idle_timeout_seconds=0))
-        lease.ended(failed=False)
+        lease.ended(PLATFORM, failed=False)
         await anyio.sleep(1)
         assert place.world.last.gone.is_set()
 
@@ -602,7 +603,7 @@ async def test_room_counts_all_manners_of_a_scope() -> None:
     async with town(settings=FleetSettings(max_connections_per_server=3)) as place:
         held: list[tuple[Permit, Manner]] = []
         for manner in (OLD, legacy(), SESSION):
-            (await place.fleet.ready(place.permit(), manner)).began()
+            (await place.fleet.ready(place.permit(), manner)).began(PLATFORM)
             held.append((place.permit(), manner))
         assert isinstance(await place.use(manner=OTHER), Busy)
         assert all(place.fleet.lease(*one) is not None for one in held)

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from open_mcp_gateway.auth.principal import PLATFORM
 from open_mcp_gateway.catalog.model import Isolation
+from open_mcp_gateway.names import TenantId
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Handshake, Manner
 from open_mcp_gateway.protocol.eras import LATEST_LEGACY, LATEST_MODERN, Era
 from open_mcp_gateway.supervisor.policy import (
@@ -25,6 +27,7 @@ from open_mcp_gateway.supervisor.policy import (
     backoff_s,
     fits,
     is_common,
+    is_known,
     isolation_of,
     key_of,
     may_suit,
@@ -38,6 +41,10 @@ from open_mcp_gateway.supervisor.settings import FleetSettings
 from tests.unit.supervisor.memory import MODERN, entry_of, legacy, owned, principal, spec
 
 SETTINGS = FleetSettings()
+ONE, OTHER = TenantId("k1"), TenantId("platform")
+EVERYBODY = tuple(
+    principal(key, holder) for holder in (PLATFORM, ONE, OTHER) for key in ("k1", "k2", "shared")
+)
 NARROW = (Isolation.TENANT, Isolation.KEY, Isolation.SESSION)
 TIMING = Timing(idle_timeout_s=300, check_interval_s=30, check_timeout_s=10, start_timeout_s=60)
 
@@ -53,14 +60,41 @@ def test_shared_is_one_scope_for_all() -> None:
     assert key_of(entry, principal("k1"), Isolation.KEY) is SHARED_KEY
 
 
-@pytest.mark.parametrize("isolation", NARROW)
-def test_every_other_isolation_keeps_keys_apart(isolation: Isolation) -> None:
+@pytest.mark.parametrize("isolation", [Isolation.KEY, Isolation.SESSION])
+def test_key_and_session_keep_keys_apart(isolation: Isolation) -> None:
     entry = entry_of(spec(isolation=isolation))
-    scopes = {scope_of(entry, principal(key)) for key in ("k1", "k2", "shared", "")}
-    assert len(scopes) == 4
+    scopes = {scope_of(entry, one) for one in EVERYBODY}
+    assert len(scopes) == len(EVERYBODY)
     assert SHARED_KEY.scope not in scopes
-    key = key_of(entry, principal("k1"), Isolation.SHARED)
-    assert key == InstanceKey(scope_of(entry, principal("k1")))
+
+
+def test_tenant_is_one_scope_for_all_keys_of_a_holder() -> None:
+    entry = entry_of(spec(isolation=Isolation.TENANT))
+    scopes = {scope_of(entry, one): one.holder for one in EVERYBODY}
+    assert len(scopes) == len({one.holder for one in EVERYBODY}) == len(set(scopes.values()))
+    assert SHARED_KEY.scope not in scopes
+
+
+@pytest.mark.parametrize("isolation", NARROW)
+def test_an_instance_that_is_not_shared_is_its_holders(isolation: Isolation) -> None:
+    entry = entry_of(spec(isolation=isolation))
+    for one in EVERYBODY:
+        expected = InstanceKey(scope_of(entry, one), one.holder)
+        assert key_of(entry, one, Isolation.SHARED) == expected
+
+
+@pytest.mark.parametrize("isolation", Isolation)
+def test_an_instance_of_a_client_session_is_its_holders(isolation: Isolation) -> None:
+    key = key_of(entry_of(spec(isolation=isolation)), principal("k", ONE), isolation, owned("s"))
+    assert is_known(key, ONE, isolation)
+    assert is_known(key, PLATFORM, isolation)
+    assert not is_known(key, OTHER, isolation)
+
+
+@pytest.mark.parametrize("isolation", Isolation)
+def test_what_was_shared_is_known_only_while_it_is_declared(isolation: Isolation) -> None:
+    assert is_known(SHARED_KEY, ONE, isolation) is (isolation is Isolation.SHARED)
+    assert is_known(SHARED_KEY, PLATFORM, isolation)
 
 
 def test_scopes_of_different_isolations_never_meet() -> None:

@@ -8,6 +8,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
+from open_mcp_gateway.auth.principal import PLATFORM
 from open_mcp_gateway.catalog.model import CatalogEntry, Isolation
 from open_mcp_gateway.errors import (
     GatewayError,
@@ -336,10 +337,10 @@ async def test_never_idles_out_under_a_call() -> None:
 async def test_a_lease_in_use_holds_it_without_a_call() -> None:
     async with town([spec(idle_timeout_seconds=5)]) as place:
         lease = await place.fleet.ready(place.permit())
-        lease.began()
+        lease.began(PLATFORM)
         await anyio.sleep(100)
         assert place.state() is RUNNING
-        lease.ended(failed=False)
+        lease.ended(PLATFORM, failed=False)
         await anyio.sleep(5.1)
         assert place.state() is ServerState.SHUTTING_DOWN
 
