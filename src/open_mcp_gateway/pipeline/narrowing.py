@@ -79,7 +79,9 @@ def check(permit: Permit, call: Call) -> None:
 
 
 def _tool(permit: Permit, params: Params) -> None:
-    _demand_tool(permit, _string(params, "name"))
+    name = _string(params, "name")
+    if not _tool_in_scope(permit, name):
+        raise InvalidParams(f"Unknown tool: {name}")
 
 
 def _prompt(permit: Permit, params: Params) -> None:
@@ -131,13 +133,8 @@ _NAMING: Final[dict[str, Callable[[Permit, Params], None]]] = {
 """The methods that name something. One that is neither here nor in ``_NAMELESS`` is denied."""
 
 
-def _demand_tool(permit: Permit, name: str) -> None:
-    if not may_use(permit, Item(Kind.TOOL, name)):
-        raise InvalidParams(f"Unknown tool: {name}")
-
-
 def _demand_prompt(permit: Permit, name: str) -> None:
-    if not may_use(permit, Item(Kind.PROMPT, name)):
+    if not _prompt_in_scope(permit, name):
         raise InvalidParams(f"Unknown prompt: {name}")
 
 
@@ -190,6 +187,14 @@ def _object(members: Params, name: str) -> Params:
 # ── what is in scope ─────────────────────────────────────────────────────────────────────────────
 
 
+def _tool_in_scope(permit: Permit, name: str) -> bool:
+    return may_use(permit, Item(Kind.TOOL, name))
+
+
+def _prompt_in_scope(permit: Permit, name: str) -> bool:
+    return may_use(permit, Item(Kind.PROMPT, name))
+
+
 def _resource_in_scope(permit: Permit, uri: str) -> bool:
     return may_use(permit, Item(Kind.RESOURCE, uri)) and not _leads_out(permit, uri)
 
@@ -236,17 +241,9 @@ def may_hear(permit: Permit, message: bytes) -> bool:
     return _resource_in_scope(permit, uri)
 
 
-def _tool_listed(permit: Permit, name: str) -> bool:
-    return may_use(permit, Item(Kind.TOOL, name))
-
-
-def _prompt_listed(permit: Permit, name: str) -> bool:
-    return may_use(permit, Item(Kind.PROMPT, name))
-
-
 _LISTING: Final[dict[str, tuple[str, str, Callable[[Permit, str], bool]]]] = {
-    "tools/list": ("tools", "name", _tool_listed),
-    "prompts/list": ("prompts", "name", _prompt_listed),
+    "tools/list": ("tools", "name", _tool_in_scope),
+    "prompts/list": ("prompts", "name", _prompt_in_scope),
     "resources/list": ("resources", "uri", _resource_in_scope),
     "resources/templates/list": ("resourceTemplates", "uriTemplate", _template_in_scope),
 }
