@@ -7,6 +7,7 @@ import math
 from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.errors import GatewayError, UpstreamBroken, UpstreamUnavailable
 from open_mcp_gateway.outbound.peer import Manner, Question, Ticket
+from open_mcp_gateway.pipeline import narrowing
 from open_mcp_gateway.pipeline.errand import Errand, Means
 from open_mcp_gateway.pipeline.sink import Sink
 from open_mcp_gateway.protocol.jsonrpc import Call, Incoming, restore_id
@@ -18,6 +19,12 @@ class Exchange(Errand):
 
     ``lease.began`` and ``lease.ended`` stay in balance whatever happens, or the server could never
     idle.
+
+    What a key is narrowed to is held to here, on the way out and on the way back: no request gets
+    to a server without one of these, whichever face it came in by.
+
+    Raises:
+        GatewayError: the caller's key may not make this call; nothing was sent or started.
     """
 
     __slots__ = ("_latest_s", "call", "handles", "lease", "sink", "ticket")
@@ -33,6 +40,7 @@ class Exchange(Errand):
         request_id: str,
         endless: bool = False,
     ) -> None:
+        narrowing.check(permit, call)
         super().__init__(means, permit, manner, request_id)
         self.call = call
         self.sink = sink
@@ -70,6 +78,7 @@ class Exchange(Errand):
             self.over = True
             caller, server_id = self.permit.principal.key_id, self.permit.entry.spec.id
             message = self.handles.passed_on(caller, server_id, self.call.method, message)
+            message = narrowing.shown(self.permit, self.call.method, message)
             self.sink.answer(restore_id(message, upstream_id, self.call.id))
 
     def failed(self, error: GatewayError) -> None:
@@ -79,7 +88,8 @@ class Exchange(Errand):
     def related(self, message: bytes, incoming: Incoming) -> None:  # noqa: ARG002 - as Waiter's
         if not self.over:
             self.sign_of_life()
-            self.sink.message(message)
+            if narrowing.may_hear(self.permit, message):
+                self.sink.message(message)
 
     def asked(self, question: Question) -> None:
         self.sink.asked(question)

@@ -10,6 +10,7 @@ from open_mcp_gateway.auth.principal import Permission, Principal
 from open_mcp_gateway.catalog.model import Snapshot
 from open_mcp_gateway.errors import GatewayError
 from open_mcp_gateway.outbound.peer import ANY_MANNER
+from open_mcp_gateway.pipeline import narrowing
 from open_mcp_gateway.pipeline.errand import Errand, Means
 from open_mcp_gateway.pipeline.exchange import Exchange
 from open_mcp_gateway.pipeline.opening import initialize_result
@@ -67,6 +68,7 @@ class Forwarder:
             if call.params is not None and "_meta" in call.params:
                 call = Call(call.method, call.id, without_connection_owned(call.params))
             self.means.handles.check(principal.key_id, permit.entry.spec.id, call)
+            errand = self._errand(permit, call, request_id, responder)
         except GatewayError as error:
             error.request_id = call.id
             responder.respond(rpc_failure(error, request_id))
@@ -74,7 +76,6 @@ class Forwarder:
         if call.method in _OWNED_BY_GATEWAY:
             responder.respond(ACCEPTED)
             return None
-        errand = self._errand(permit, call, request_id, responder)
         errand.start()
         return None if errand.over else errand
 
@@ -108,6 +109,7 @@ class _Brief(Errand):
     def __init__(
         self, means: Means, permit: Permit, call: Call, request_id: str, responder: Responder
     ) -> None:
+        narrowing.check(permit, call)
         super().__init__(means, permit, ANY_MANNER, request_id)
         self._call = call
         self._responder = responder

@@ -15,6 +15,7 @@ from msgspec import Raw
 from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.errors import Busy, GatewayError, InvalidParams, InvalidRequest, NotFound
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Handshake, Manner, Question
+from open_mcp_gateway.pipeline import narrowing
 from open_mcp_gateway.pipeline.agreement import manner_for, string_in
 from open_mcp_gateway.pipeline.backlog import Backlog
 from open_mcp_gateway.pipeline.errand import Errand, Means
@@ -103,6 +104,7 @@ class ClientSession:
         if len(self._running) >= MAX_RUNNING:
             raise Busy("too many requests of this session are in flight", retry_after_s=1)
         self.means.handles.check(self.permit.principal.key_id, self.permit.entry.spec.id, call)
+        narrowing.check(self.permit, call)  # before the session remembers anything of it
         exchange = self._exchange(call, sink, request_id)
         if exchange is None:
             sink.answer(response(raw_id, b"{}"))
@@ -148,6 +150,10 @@ class ClientSession:
         shared = not self.manner.owner
         if call.method in _OWN or (shared and call.method in _OF_ONE_CLIENT) or self.closed:
             return
+        try:
+            narrowing.check(self.permit, call)
+        except GatewayError:
+            return  # nobody is told what comes of a notification
         lease = self.means.servers.lease(self.permit, self.manner)
         if lease is not None and self.handshake is not None:
             lease.peer.notify(self.permit, call)
@@ -174,6 +180,8 @@ class ClientSession:
     def deliver(self, message: bytes, *, urgent: bool) -> None:
         """Send what belongs to no request: on the channel, or with ``urgent`` on the stream of what
         is in flight; kept for a while when there is neither."""
+        if not narrowing.may_hear(self.permit, message):
+            return
         latest = self._latest()
         if latest is not None and (urgent or self.channel is None):
             latest.sign_of_life()  # a server that talks is at work

@@ -72,7 +72,7 @@ class Message(Struct, frozen=True):
 
 
 _TOP_LEVEL = frozenset({"server_id", "jsonrpc", "id", "method", "params", "result", "error"})
-_IN_PARAMS = frozenset({"name", "uri", "taskId", "cursor", "_meta"})
+_IN_PARAMS = frozenset({"name", "uri", "ref", "notifications", "taskId", "cursor", "_meta"})
 _QUOTED = re.compile(f'"(?:{"|".join(sorted(_TOP_LEVEL | _IN_PARAMS))})"'.encode())
 _INTEGER = re.compile(rb"-?(0|[1-9][0-9]*)")
 
