@@ -31,7 +31,7 @@ def new_place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Pl
         if request.param == "sqlite":
             return Place("sqlite", str(tmp_path / f"{made}/auth.db"))
         server: PostgresServer = request.getfixturevalue("postgres")
-        return Place("postgres", server.new_database())
+        return Place("postgres", server.new_place())
 
     return place
 

@@ -133,11 +133,12 @@ def no_store(place: str) -> Problem:
 
 def unusable(place: str, reason: object) -> InvalidConfig:
     """For a store that is there but cannot be used; ``reason`` without secrets."""
+    cause = str(reason).rstrip(".?")
     return InvalidConfig(
         [
             Problem(
                 WHERE,
-                f"the key store at {place} cannot be used: {reason}. Mend it, restore a backup, "
+                f"the key store at {place} cannot be used: {cause}. Mend it, restore a backup, "
                 f"or name another place and make a store there with `{INIT}`.",
             )
         ]

@@ -55,7 +55,8 @@ class Address:
                 ]
             ) from None
         host, name = self._parts.get("host", "localhost"), self._parts.get("dbname", "")
-        self.place = f"postgresql://{host}:{self._parts.get('port', 5432)}/{name}"
+        place = f"postgresql://{host}:{self._parts.get('port', 5432)}/{name}"
+        self.place = self.without_password(place)
 
     def connect(self) -> _Link:
         limits = {"connect_timeout": _CONNECT_S, "tcp_user_timeout": 10_000}
