@@ -52,9 +52,18 @@ class Transaction(Protocol):
         """A deleted one too."""
 
     def put_key(self, record: KeyRecord) -> KeyRecord:
-        """Write it, new or in place of the one with its id; gives it back with its ``rev``."""
+        """Write it, new or in place of the one with its id; gives it back as it is kept: with its
+        ``rev``, moments in whole milliseconds, and the latest use that anybody noted.
 
-    def put_tenant(self, record: TenantRecord) -> TenantRecord: ...
+        Raises:
+            Conflict: ``name_taken`` by another key of the holder that is not revoked, or
+                ``key_taken``: another key has one of the digests, revoked or not.
+            ValueError: it is not a record of the store, or has no moment of creation.
+        """
+
+    def put_tenant(self, record: TenantRecord) -> TenantRecord:
+        """Likewise. Raises ValueError like ``put_key``."""
+
     def remembered(self, actor: str, idempotency_key: str, after_s: float) -> Remembered | None:
         """What was remembered after that moment (seconds since the epoch); older is forgotten."""
 
@@ -68,6 +77,10 @@ class KeyStore(Protocol):
 
     Every method raises StoreUnavailable when the database does not answer.
     """
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What an operator should mend, as it was when the store was opened."""
 
     def read(self, after_rev: int = -1) -> StoreChanges:
         """Everything that was written after a revision; everything there is by default."""

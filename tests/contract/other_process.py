@@ -1,0 +1,31 @@
+"""Another process on a store: ``KIND WHERE create|transact STEP NAME`` dies at a step on the way,
+``KIND WHERE serve`` writes one key for each line it is given and says when that was done."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Literal, cast
+
+from tests.contract.places import Place, a_key, die_at, put, three_at_once
+
+
+def main(kind: str, where: str, task: str, *rest: str) -> None:
+    place = Place(cast("Literal['sqlite', 'postgres']", kind), where)
+    if task == "create":
+        die_at(int(rest[0]))
+        place.create().close()
+        return
+    store = place.open()
+    if task == "transact":
+        die_at(int(rest[0]))
+        store.transact(three_at_once(rest[1]))
+    else:
+        print("ready", flush=True)
+        for line in sys.stdin:
+            store.transact(put(a_key(line.strip())))
+            print(time.monotonic(), flush=True)
+    store.close()
+
+
+main(*sys.argv[1:])
