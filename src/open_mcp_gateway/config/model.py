@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from open_mcp_gateway.access.policy import ROLES, Roles
 from open_mcp_gateway.auth.records import KeyRecord, TenantRecord
@@ -67,7 +67,7 @@ class Config(Struct, frozen=True, kw_only=True):
     tenants: tuple[TenantRecord, ...] = ()
     """The configured tenants."""
 
-    roles: Roles = ROLES
+    roles: Roles = field(default_factory=lambda: ROLES)
     """The built-in roles and the configured ones."""
 
     key_files: tuple[Path, ...] = ()

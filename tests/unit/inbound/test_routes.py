@@ -57,7 +57,7 @@ def test_matches(method: bytes, target: bytes, path: str, server_id: str | None)
     match = ROUTER.match(method, target)
     assert match.route.path == path
     assert match.route.handler == path
-    assert match.server_id == server_id
+    assert match.ref == server_id
 
 
 UNKNOWN = [
@@ -210,9 +210,9 @@ def test_tables_that_could_mislead_are_refused(routes: list[Route[str]]) -> None
 
 def test_a_name_that_no_server_can_have_does_not_overlap() -> None:
     router = Router([route("/servers/{id}"), route("/servers/_all"), route("/a/{id}/b")])
-    assert router.match(b"GET", b"/servers/_all").server_id is None
+    assert router.match(b"GET", b"/servers/_all").ref is None
     beside = Router([route("/servers/{id}"), route("/{id}/_all")])
-    assert beside.match(b"GET", b"/a/_all").server_id == "a"
+    assert beside.match(b"GET", b"/a/_all").ref == "a"
 
 
 def test_kinds_and_open_show_themselves() -> None:
@@ -235,5 +235,21 @@ def test_a_match_is_spelled_like_its_route(target: bytes) -> None:
         match = ROUTER.match(b"POST", target)
     except (NotFound, MethodNotAllowed):
         return
-    path = match.route.path.replace("{id}", match.server_id or "")
+    path = match.route.path.replace("{id}", match.ref or "")
     assert target.partition(b"?")[0] == path.encode()
+
+
+def test_a_word_can_stand_where_a_key_would() -> None:
+    router = Router([route("/keys/{key}"), route("/keys/verify", "POST")])
+    assert router.match(b"GET", b"/keys/key_0aZ").ref == "key_0aZ"
+    assert router.match(b"GET", b"/keys/config:a:b").ref == "config:a:b"
+    with pytest.raises(MethodNotAllowed):
+        router.match(b"GET", b"/keys/verify")
+    for word in (b"other", b"key_", b"KEY_x", b"config"):
+        with pytest.raises(NotFound):
+            router.match(b"GET", b"/keys/" + word)
+
+
+def test_a_word_that_could_be_a_key_cannot() -> None:
+    with pytest.raises(ValueError, match="mean both"):
+        Router([route("/keys/{key}"), route("/keys/key_verify", "POST")])
