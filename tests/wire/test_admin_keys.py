@@ -119,6 +119,13 @@ def test_what_is_refused(front: Face) -> None:
     told(make(front, tenant="nowhere"), 404, "not_found")
     told(ask(front, "GET", "/admin/keys?tenent=a"), 400)
     told(ask(front, "GET", "/admin/keys?limit=201"), 400)
+    told(ask(front, "GET", "/admin/keys?role=a&role=b"), 400)
+    told(ask(front, "GET", "/admin/keys?status=odd"), 400)
+    told(ask(front, "GET", "/admin/keys?source=odd"), 400)
+    told(ask(front, "DELETE", "/admin/keys/key_x?cascade=yes"), 400)
+    told(ask(front, "DELETE", "/admin/keys/key_x?reason=" + "x" * 501), 400)
+    told(make(front, (b"Idempotency-Key", b"a b")), 400)
+    told(ask(front, "POST", "/admin/keys/import", {"keys": []}), 400)
     told(ask(front, "GET", "/admin/keys?cursor=x"), 400, "bad_cursor")
     told(ask(front, "GET", "/admin/keys/key_nowhere"), 404, "not_found")
     told(ask(front, "GET", "/admin/keys/verify"), 405)
@@ -149,6 +156,14 @@ def test_a_tenant_sees_itself_alone(front: Face) -> None:
     assert over["excess"] == ["tenant: not the caller's own"]
     told(ask(front, "DELETE", "/admin/tenants/a"), 409, "has_keys")
     told(ask(front, "PATCH", "/admin/tenants/a", {"disabled": True}), 200)
+    shown = ask(front, "GET", "/admin/tenants/a")
+    assert told(shown, 200)["disabled"]
+    assert shown.all("etag") == [f'"{json.loads(shown.body)["rev"]}"']
+    listed = told(ask(front, "GET", "/admin/tenants"), 200)["data"]
+    assert [one["id"] for one in listed] == ["a", "b"]
+    told(ask(front, "DELETE", f"/admin/keys/{other['id']}"), 200)
+    told(ask(front, "DELETE", "/admin/tenants/b"), 200)
+    told(ask(front, "GET", "/admin/tenants/b"), 404, "not_found")
     refusal = ask(front, "GET", "/admin/keys", key=key)
     assert (refusal.status, refusal.all("x-auth-reason")) == (403, ["tenant_disabled"])
 

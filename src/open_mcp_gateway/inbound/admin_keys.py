@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from http import HTTPStatus
 
 import msgspec
+from anyio import to_thread
 
 from open_mcp_gateway.access.permit import Clearance
 from open_mcp_gateway.auth.principal import Permission
@@ -78,7 +80,10 @@ class KeyRoutes:
         query = query_of(request, (*FILTERS, "limit", "cursor"))
         limit = _limit(query.pop("limit", str(DEFAULT_LIMIT)))
         cursor = query.pop("cursor", None)
-        page = self.admin.list(clearance, Filters(**query), limit=limit, cursor=cursor)
+        # In a thread: among very many keys this takes longer than others should wait.
+        page = await to_thread.run_sync(
+            partial(self.admin.list, clearance, Filters(**query), limit=limit, cursor=cursor)
+        )
         shown = [self._view(record) for record in page.records]
         return answer({"data": shown, "next_cursor": page.next_cursor})
 

@@ -100,6 +100,8 @@ def describe(routes: Iterable[Route[Handler]]) -> dict[str, Any]:
     """The OpenAPI document of a table."""
     types = dict.fromkeys([*_BODIES.values(), *_ANSWERS.values()])
     _, schemas = msgspec.json.schema_components(types, ref_template=_REFS)
+    # Items are read one by one, so the type of the whole says nothing of them.
+    schemas["KeyImport"]["properties"]["keys"]["items"] = _ref("KeyCreate")
     paths: dict[str, Any] = {}
     for route in routes:
         # HEAD comes with GET and is not described by itself, as usual.

@@ -26,6 +26,7 @@ from open_mcp_gateway.errors import (
     Escalation,
     GatewayError,
     InvalidRequest,
+    MalformedMessage,
     NotFound,
 )
 from open_mcp_gateway.keystore.store import KeyStore, Remembered, StoreChanges, Transaction
@@ -169,7 +170,7 @@ class KeyAdmin:
                     raise InvalidRequest("`hash` is required: secrets are not imported")
                 record = doing.make(item, self._secret(item), self._random_bits)
                 return Imported(record=record)
-            except (InvalidRequest, Conflict, Escalation, NotFound) as error:
+            except (MalformedMessage, InvalidRequest, Conflict, Escalation, NotFound) as error:
                 return Imported(error=error)
 
         def work(tx: Transaction) -> Sequence[Imported]:

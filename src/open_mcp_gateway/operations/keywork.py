@@ -15,7 +15,7 @@ from open_mcp_gateway.auth.principal import PLATFORM, Holder, Platform, Principa
 from open_mcp_gateway.auth.records import KeyRecord, Source, Status, TenantRecord
 from open_mcp_gateway.errors import Conflict, InvalidRequest, NotFound, Outdated, WrongKey
 from open_mcp_gateway.keystore.store import Transaction
-from open_mcp_gateway.names import KeyId, TenantId
+from open_mcp_gateway.names import TENANT_ID, KeyId, TenantId
 from open_mcp_gateway.operations.admins import check_an_admin_stays
 from open_mcp_gateway.operations.editing import patched_key
 from open_mcp_gateway.operations.minting import Rights, check_subset
@@ -48,6 +48,7 @@ class KeyWork:
         self.tx = tx
         self.ring = ring
         self.now_s = now_s
+        self._configured = [one for one in ring.keys.values() if one.source is Source.CONFIG]
         self.giver = self._giver(clearance)
 
     def make(
@@ -119,7 +120,7 @@ class KeyWork:
         """Raises Conflict if no administrator were left."""
         changed = {one.id: one for one in after}
         stored = self.tx.keys_of(PLATFORM)
-        check_an_admin_stays(self._configured(), stored, changed, self.now_s)
+        check_an_admin_stays(self._configured, stored, changed, self.now_s)
 
     def _giver(self, clearance: Clearance) -> Rights:
         key_id = clearance.principal.key_id
@@ -152,15 +153,13 @@ class KeyWork:
         """Whose the new key is. Raises NotFound for a tenant the caller may not know of."""
         if isinstance(request.tenant, str):
             tenant_id = TenantId(request.tenant)
-            tenant = self._tenant(tenant_id)
+            # What can be no id is not looked for: a database may not even take it as text.
+            tenant = self._tenant(tenant_id) if TENANT_ID.fullmatch(tenant_id) else None
             lives = tenant is not None and tenant.deleted_at is None
             if lives and self.giver.principal.governs(tenant_id):
                 return tenant_id
             raise NotFound(f"Tenant '{request.tenant[:LONGEST_ID_CHARS]}' not found")
         return PLATFORM if request.tenant is None else self.giver.principal.holder
-
-    def _configured(self) -> Iterable[KeyRecord]:
-        return [one for one in self.ring.keys.values() if one.source is Source.CONFIG]
 
     def _check_role(self, role: str) -> None:
         if role not in self.ring.roles:
@@ -168,14 +167,14 @@ class KeyWork:
 
     def _check_name_free(self, record: KeyRecord) -> None:
         other = self.tx.live_key_named(record.holder, record.name)
-        names = {one.name for one in self._configured() if one.holder == record.holder}
+        names = {one.name for one in self._configured if one.holder == record.holder}
         if record.name in names or (other is not None and other.id != record.id):
             raise Conflict("a key of that name is live", code="name_taken")
 
     def _check_digest_free(self, record: KeyRecord) -> None:
         """One secret is one key: nobody could say whose it is otherwise."""
         digest = record.digests[0]
-        configured = any(digest in one.digests for one in self._configured())
+        configured = any(digest in one.digests for one in self._configured)
         if configured or self.tx.key_with_digest(digest) is not None:
             raise Conflict("there is a key with that hash", code="hash_taken")
 

@@ -13,7 +13,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from open_mcp_gateway.access.policy import KEY_ROLE
 from open_mcp_gateway.auth.scope import ScopeText
 from open_mcp_gateway.errors import InvalidRequest, MalformedMessage
-from open_mcp_gateway.names import NAMESPACE
+from open_mcp_gateway.names import NAMESPACE, TENANT_ID, TenantId
 
 MAX_IMPORTED: Final = 1000
 _MAX_METADATA: Final = 50
@@ -26,7 +26,7 @@ Moment: TypeAlias = Annotated[datetime, Meta(tz=True)]
 """RFC 3339 with its offset."""
 
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=100)]
-Digest: TypeAlias = Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
+Digest: TypeAlias = Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)]
 Period: TypeAlias = Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,8}[smhd]$")]
 TenantName: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
@@ -138,6 +138,14 @@ def check_name(name: str) -> str:
     if not name.strip():
         raise InvalidRequest("`name` must not be blank")
     return check_shown(name, "name")
+
+
+def check_tenant_id(text: str) -> TenantId:
+    """``text`` if it can be the id of a tenant. Raises InvalidRequest."""
+    # Beside the pattern, whose end also matches before a final line feed.
+    if not TENANT_ID.fullmatch(text):
+        raise InvalidRequest("`id` must be 1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'")
+    return TenantId(text)
 
 
 def check_shown(text: str, member: str) -> str:

@@ -28,6 +28,7 @@ from open_mcp_gateway.operations.requests import (
     TenantPatch,
     check_namespaces,
     check_shown,
+    check_tenant_id,
 )
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class TenantAdmin:
             doing = KeyWork(tx, self.keyring(), clearance, self.clock.wall())
             namespaces = check_namespaces(request.namespaces)
             record = TenantRecord(
-                id=TenantId(request.id),
+                id=check_tenant_id(request.id),
                 namespaces=tuple(Namespace(one) for one in namespaces),
                 name=check_shown(request.name, "name"),
                 created_at=doing.now_s,

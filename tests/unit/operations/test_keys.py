@@ -427,6 +427,7 @@ def test_pages_follow_each_other() -> None:
     ("filters", "names"),
     [
         (Filters(tenant="a"), {"boss"}),
+        (Filters(tenant="b"), set()),
         (Filters(namespace="one"), {"boss", "plain", "api_key"}),
         (Filters(namespace="two"), {"plain", "api_key"}),
         (Filters(role="admin"), {"api_key"}),
@@ -467,6 +468,40 @@ def test_no_secret_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert {one.__dict__["request_id"] for one in said} == {REQUEST}
     text = repr([one.__dict__ for one in caplog.records])
     assert not any(secret in text for secret in secrets)
+
+
+def test_what_can_be_no_tenant_is_none() -> None:
+    async def story(desk: Desk) -> None:
+        by = desk.by(permission=Permission.TENANTS_WRITE)
+        await refused(NotFound, "not_found", desk.make(tenant="a\x00"))
+        request = TenantCreate(id="t\n", namespaces=())
+        doing = desk.tenants.create(by, request, request_id=REQUEST)
+        await refused(InvalidRequest, "invalid_request", doing)
+
+    tell(story)
+
+
+def test_a_narrowed_administrator_does_not_enable_a_wider_tenant() -> None:
+    async def story(desk: Desk) -> None:
+        by = desk.by(permission=Permission.TENANTS_WRITE)
+        request = TenantCreate(id="t", namespaces=("one", "two"))
+        made = await desk.tenants.create(by, request, request_id=REQUEST)
+        off = TenantPatch(disabled=True, name=None)
+        await desk.tenants.patch(by, "t", off, request_id=REQUEST, rev=made.rev)
+        narrow = await desk.make(name="n", role="admin", scope={"namespaces": ["one"]})
+        theirs = desk.by(narrow.record.id, Permission.TENANTS_WRITE)
+        for patch in (TenantPatch(disabled=False), TenantPatch(namespaces=("two",))):
+            doing = desk.tenants.patch(theirs, "t", patch, request_id=REQUEST)
+            await refused(Escalation, "scope_escalation", doing)
+        named = await desk.tenants.patch(theirs, "t", TenantPatch(name="T"), request_id=REQUEST)
+        assert (named.name, desk.tenants.get(by, "t")) == ("T", named)
+        doing = desk.tenants.patch(by, "t", off, request_id=REQUEST, rev=made.rev)
+        await refused(Outdated, "outdated", doing)
+        bad = TenantPatch(namespaces=("NO",))
+        doing = desk.tenants.patch(by, "t", bad, request_id=REQUEST)
+        await refused(InvalidRequest, "invalid_request", doing)
+
+    tell(story)
 
 
 def test_the_platform_is_no_tenant() -> None:
