@@ -190,6 +190,27 @@ def test_a_hundred_of_the_same_request_make_one_key(front: Face) -> None:
     assert len([one for one in found if one["secret"]]) == 1
 
 
+def test_whatever_starts_after_the_answer_to_a_revoke_is_refused(front: Face) -> None:
+    made = told(make(front, role="admin"), 201)
+    key, where = made["secret"].encode(), f"/admin/keys/{made['id']}"
+
+    def change(number: int) -> int:
+        if number != 50:
+            members = {f"m{number % 40}": str(number)}
+            return ask(front, "PATCH", where, {"metadata": members}, key=key).status
+        ended = ask(front, "DELETE", where)
+        assert ask(front, "GET", "/servers", key=key).status == 403
+        return ended.status
+
+    with ThreadPoolExecutor(20) as pool:
+        statuses = list(pool.map(change, range(100)))
+    # In time; after it was let in, but before its turn came: both refusals are of the same key.
+    assert statuses[50] == 200
+    assert set(statuses) <= {200, 403}
+    shown = told(ask(front, "GET", where), 200)
+    assert (shown["status"], shown["rev"]) == ("revoked", statuses.count(200) + 1)
+
+
 def test_the_description_is_for_any_key_and_of_the_running_table(front: Face) -> None:
     assert front.ask(request(OPENAPI), b"GET").status == 401
     made = told(make(front, role="viewer"), 201)
