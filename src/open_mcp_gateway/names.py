@@ -29,7 +29,8 @@ NAMESPACE = re.compile(r"[a-z0-9-]{1,63}")
 TENANT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """Use with ``fullmatch``."""
 
-KEY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,149}")
-"""Use with ``fullmatch``. Configured keys have ``config:`` and their tenant before their name."""
+KEY_ID = re.compile(r"(?:key_|config:)[A-Za-z0-9._:-]{1,143}")
+"""Use with ``fullmatch``. Configured keys have ``config:`` and their tenant before their name. No
+other word is an id, so that ``verify`` can stand where an id would."""
 
 DEFAULT_NAMESPACE = Namespace("default")

@@ -12,10 +12,11 @@ from typing import Final
 from msgspec import Struct
 
 from open_mcp_gateway.access.permit import Clearance, Permit
+from open_mcp_gateway.auth.identify import ANONYMOUS_ROLE
 from open_mcp_gateway.auth.principal import Permission, Principal
 from open_mcp_gateway.auth.scope import Scope
 from open_mcp_gateway.catalog.model import CatalogEntry, Snapshot
-from open_mcp_gateway.errors import Denied, NotFound
+from open_mcp_gateway.errors import Conflict, Denied, NotFound
 from open_mcp_gateway.names import ServerId
 
 _LONGEST_ID_CHARS: Final = 64
@@ -23,6 +24,17 @@ _LONGEST_ID_CHARS: Final = 64
 
 _MAX_KEPT: Final = 100_000
 """Permits; more pairs of caller and server than that are decided anew now and then."""
+
+
+_OF_KEYS: Final = frozenset(
+    {
+        Permission.KEYS_READ,
+        Permission.KEYS_WRITE,
+        Permission.TENANTS_READ,
+        Permission.TENANTS_WRITE,
+    }
+)
+"""What is about keys and their holders."""
 
 
 class Code(enum.StrEnum):
@@ -205,8 +217,12 @@ def require(principal: Principal, permission: Permission) -> Clearance:
 
     Raises:
         Denied: it may not.
+        Conflict: it may not, and nobody may while authentication is off.
     """
     if not decide_gateway(principal, permission).allowed:
+        if principal.role == ANONYMOUS_ROLE and permission in _OF_KEYS:
+            # Not 403: no key would help, since without authentication there are none.
+            raise Conflict("authentication is off: there are no keys", code="auth_disabled")
         raise _denied(principal, permission, "gateway")
     return Clearance(principal, permission)
 

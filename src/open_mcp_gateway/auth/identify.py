@@ -152,15 +152,21 @@ class Identifier:
         Raises:
             WrongKey: nobody's, or one that is not in force; then with the reason.
         """
-        digest = digest_of(credential)
-        found = self._by_digest.get(digest)
-        if found is None or not hmac.compare_digest(found[0], digest):
+        holding = self.find(credential)
+        if holding is None:
             raise WrongKey(_WRONG)
-        holding = found[1]
         reason = holding.refusal(self._now(), client)
         if reason is not None:
             raise WrongKey(_WRONG, reason=reason)
         return holding
+
+    def find(self, credential: bytes) -> Holding | None:
+        """What this key would open if it were in force; None if it is nobody's."""
+        digest = digest_of(credential)
+        found = self._by_digest.get(digest)
+        if found is None or not hmac.compare_digest(found[0], digest):
+            return None
+        return found[1]
 
     def holds(self, principal: Principal) -> bool:
         """Whether ``principal``, once given out, is still what its key opens."""

@@ -268,7 +268,7 @@ class Dispatcher:
         responder: Responder,
     ) -> Abandonable | None:
         """An MCP message for one server."""
-        _check_json(arrival)
+        check_json(arrival)
         message: Message | None = None
         try:
             message = decode_message(body)
@@ -295,7 +295,7 @@ class Dispatcher:
         if not (isinstance(handler, McpStream) and isinstance(route.permission, Permission)):
             raise InternalError(f"route {route.path} is wired wrongly")
         if arrival.method == b"POST":
-            _check_json(arrival)
+            check_json(arrival)
         try:
             permit = self.forwarder.permits.get(principal, match.ref or "")
             return handler.serve(arrival, permit, body, responder)
@@ -366,7 +366,8 @@ def _request(arrival: Arrival, match: Match[Handler], body: bytes) -> Request:
     return Request(match.ref or "", arrival.query, body, arrival)
 
 
-def _check_json(arrival: Arrival) -> None:
+def check_json(arrival: Arrival) -> None:
+    """Raises UnsupportedMedia if the body is not JSON by its own account."""
     media = arrival.header(b"content-type")
     if media is not None and media.partition(b";")[0].strip().lower() != b"application/json":
         raise UnsupportedMedia("send the body as 'Content-Type: application/json'")

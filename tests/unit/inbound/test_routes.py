@@ -237,3 +237,19 @@ def test_a_match_is_spelled_like_its_route(target: bytes) -> None:
         return
     path = match.route.path.replace("{id}", match.ref or "")
     assert target.partition(b"?")[0] == path.encode()
+
+
+def test_a_word_can_stand_where_a_key_would() -> None:
+    router = Router([route("/keys/{key}"), route("/keys/verify", "POST")])
+    assert router.match(b"GET", b"/keys/key_0aZ").ref == "key_0aZ"
+    assert router.match(b"GET", b"/keys/config:a:b").ref == "config:a:b"
+    with pytest.raises(MethodNotAllowed):
+        router.match(b"GET", b"/keys/verify")
+    for word in (b"other", b"key_", b"KEY_x", b"config"):
+        with pytest.raises(NotFound):
+            router.match(b"GET", b"/keys/" + word)
+
+
+def test_a_word_that_could_be_a_key_cannot() -> None:
+    with pytest.raises(ValueError, match="mean both"):
+        Router([route("/keys/{key}"), route("/keys/key_verify", "POST")])

@@ -1,0 +1,90 @@
+"""What the administrative routes have in common: query strings, preconditions, answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Final, TypeVar
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from open_mcp_gateway.errors import InvalidRequest
+from open_mcp_gateway.inbound.dispatch import Request, check_json
+from open_mcp_gateway.operations.requests import read_body
+from open_mcp_gateway.pipeline.reply import Headers, Reply
+
+_REV: Final = re.compile(rb'"([0-9]{1,18})"')
+_TOKEN: Final = re.compile(rb"[\x21-\x7e]{1,255}")
+_FLAGS: Final = {"true": True, "false": False}
+
+Body = TypeVar("Body")
+
+
+def query_of(request: Request, known: Collection[str]) -> dict[str, str]:
+    """The parameters of a request.
+
+    Raises:
+        InvalidRequest: one is not known, and a filter that is misspelt must not show everything;
+            or one is given twice.
+    """
+    text = request.query.decode("ascii", "replace")
+    found: dict[str, str] = {}
+    for name, value in parse_qsl(text, keep_blank_values=True):
+        if name not in known:
+            raise InvalidRequest(f"unknown query parameter {name[:100]!r}")
+        if name in found:
+            raise InvalidRequest(f"query parameter {name!r} is given twice")
+        found[name] = value
+    return found
+
+
+def flag(query: dict[str, str], name: str) -> bool:
+    """A parameter that is ``true`` or ``false``; false when absent. Raises InvalidRequest."""
+    value = _FLAGS.get(query.get(name, "false"))
+    if value is None:
+        raise InvalidRequest(f"query parameter {name!r} must be true or false")
+    return value
+
+
+def body_of(request: Request, form: type[Body]) -> Body:
+    """The JSON body as ``form``. Raises UnsupportedMedia, MalformedMessage, InvalidRequest."""
+    check_json(request.arrival)
+    return read_body(request.body, form)
+
+
+def wanted_rev(request: Request) -> int | None:
+    """The revision of ``If-Match`` (RFC 9110 section 13.1.1); None: whichever there is.
+
+    Raises:
+        InvalidRequest: it names none.
+    """
+    given = request.arrival.header(b"if-match")
+    if given is None or given == b"*":
+        return None
+    match = _REV.fullmatch(given)
+    if match is None:
+        raise InvalidRequest('If-Match must be one revision in quotes, such as "42"')
+    return int(match[1])
+
+
+def idempotency_key(request: Request) -> str | None:
+    """The ``Idempotency-Key`` of a request. Raises InvalidRequest."""
+    given = request.arrival.header(b"idempotency-key")
+    if given is None:
+        return None
+    if not _TOKEN.fullmatch(given):
+        raise InvalidRequest("Idempotency-Key must be 1 to 255 visible characters")
+    return given.decode("ascii")
+
+
+def answer(value: object, *, status: int = 200, rev: int | None = None) -> Reply:
+    """A JSON answer, with the revision of the one thing it shows."""
+    tag: Headers = () if rev is None else ((b"etag", b'"%d"' % rev),)
+    return Reply(status, msgspec.json.encode(value), tag)
+
+
+def located(reply: Reply, path: str) -> Reply:
+    """``reply`` saying where the new thing is."""
+    headers = (*reply.headers, (b"location", path.encode("ascii")))
+    return Reply(reply.status, reply.body, headers)

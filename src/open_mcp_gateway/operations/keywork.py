@@ -1,0 +1,190 @@
+"""One change to keys in the making: what it takes, decided from the newest state there is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final, TypeAlias
+
+from open_mcp_gateway.access.authorize import require
+from open_mcp_gateway.access.keyring import Keyring
+from open_mcp_gateway.access.permit import Clearance
+from open_mcp_gateway.access.policy import principal_of
+from open_mcp_gateway.auth.apikeys import digest_of
+from open_mcp_gateway.auth.keyformat import MadeKey, hint_of, make_key_id
+from open_mcp_gateway.auth.principal import PLATFORM, Holder, Platform, Principal
+from open_mcp_gateway.auth.records import KeyRecord, Source, Status, TenantRecord
+from open_mcp_gateway.errors import Conflict, InvalidRequest, NotFound, Outdated, WrongKey
+from open_mcp_gateway.keystore.store import Transaction
+from open_mcp_gateway.names import TENANT_ID, KeyId, TenantId
+from open_mcp_gateway.operations.admins import check_an_admin_stays
+from open_mcp_gateway.operations.editing import patched_key
+from open_mcp_gateway.operations.minting import Rights, check_subset
+from open_mcp_gateway.operations.requests import (
+    KeyCreate,
+    KeyPatch,
+    check_metadata,
+    check_name,
+    check_networks,
+    check_scope,
+    end_s,
+)
+
+LONGEST_ID_CHARS: Final = 150
+"""Of what is said back of an id."""
+
+Secret: TypeAlias = MadeKey | bytes
+"""A new secret, or the digest of one made elsewhere."""
+
+
+class KeyWork:
+    """What one transaction does about keys, in the name of ``clearance``.
+
+    Raises, when it is made:
+        WrongKey: the caller's own key is no longer in force.
+        Denied: it has lost the permission.
+    """
+
+    def __init__(self, tx: Transaction, ring: Keyring, clearance: Clearance, now_s: float) -> None:
+        self.tx = tx
+        self.ring = ring
+        self.now_s = now_s
+        self._configured = [one for one in ring.keys.values() if one.source is Source.CONFIG]
+        self.giver = self._giver(clearance)
+
+    def make(
+        self, request: KeyCreate, secret: Secret, random_bits: Callable[[int], int]
+    ) -> KeyRecord:
+        """Write the key that ``request`` asks for; refuses before anything is written."""
+        giver = self.giver.principal
+        creator = self.ring.keys.get(giver.key_id)
+        in_file = creator is not None and creator.source is Source.CONFIG
+        record = KeyRecord(
+            id=secret.key_id if isinstance(secret, MadeKey) else make_key_id(random_bits),
+            holder=self._holder(request),
+            name=check_name(request.name),
+            role=request.role,
+            scope=check_scope(request.scope),
+            digests=(_digest(secret),),
+            hint=hint_of(secret.text) if isinstance(secret, MadeKey) else "",
+            ip_allow=check_networks(request.ip_allow),
+            metadata=check_metadata(request.metadata),
+            not_before=None if request.not_before is None else request.not_before.timestamp(),
+            expires_at=end_s(request.expires_in, request.expires_at, self.now_s),
+            created_at=self.now_s,
+            created_by=giver.key_id,
+            # What is in a file can neither be revoked here nor take its children with it.
+            parent=None if in_file else giver.key_id,
+            source=Source.STORE,
+        )
+        self._check_role(record.role)
+        check_subset(self.giver, self._rights(record))
+        self._check_name_free(record)
+        self._check_digest_free(record)
+        return self.tx.put_key(record)
+
+    def patch(self, key_id: str, patch: KeyPatch, rev: int | None) -> KeyRecord:
+        """Write what a key becomes. The outcome must be within what the caller has."""
+        record = self.stored(key_id, rev)
+        if record.revoked_at is not None:
+            raise Conflict("the key is revoked", code="revoked")
+        after = patched_key(record, patch, self.now_s)
+        self._check_role(after.role)
+        check_subset(self.giver, self._rights(after))
+        self._check_name_free(after)
+        self.check_admins([after])
+        return self.tx.put_key(after)
+
+    def stored(self, key_id: str, rev: int | None) -> KeyRecord:
+        """The newest state of a key that can be changed."""
+        known = self.ring.keys.get(KeyId(key_id))
+        if known is not None and known.source is Source.CONFIG:
+            governed(self.giver.principal, known, key_id)
+            raise Conflict("the key is kept in the configuration", code="read_only")
+        record = governed(self.giver.principal, self.tx.key(KeyId(key_id)), key_id)
+        if rev is not None and rev != record.rev:
+            raise Outdated(f"the key is at revision {record.rev}")
+        return record
+
+    def live_descendants(self, key_id: KeyId) -> list[KeyRecord]:
+        """All that were made with a key, directly or not, and are not revoked."""
+        found: dict[KeyId, KeyRecord] = {}
+        waiting = [key_id]
+        while waiting:
+            for child in self.tx.children_of(waiting.pop()):
+                if child.id not in found:
+                    found[child.id] = child
+                    waiting.append(child.id)
+        return [one for one in found.values() if one.revoked_at is None and one.id != key_id]
+
+    def check_admins(self, after: Iterable[KeyRecord]) -> None:
+        """Raises Conflict if no administrator were left."""
+        changed = {one.id: one for one in after}
+        stored = self.tx.keys_of(PLATFORM)
+        check_an_admin_stays(self._configured, stored, changed, self.now_s)
+
+    def _giver(self, clearance: Clearance) -> Rights:
+        key_id = clearance.principal.key_id
+        record = self.ring.keys.get(key_id)
+        if record is None or record.source is Source.STORE:
+            record = self.tx.key(key_id)
+        if record is None or record.status(self.now_s) is not Status.ACTIVE:
+            raise WrongKey("Invalid API key")
+        rights = self._rights(record)
+        require(rights.principal, clearance.permission)
+        return rights
+
+    def _rights(self, record: KeyRecord) -> Rights:
+        tenants: dict[TenantId, TenantRecord] = {}
+        if not isinstance(record.holder, Platform):
+            tenant = self._tenant(record.holder)
+            if tenant is not None:
+                tenants[record.holder] = tenant
+        principal = principal_of(record, tenants, self.ring.roles)
+        return Rights(principal=principal, expires_at=record.expires_at, ip_allow=record.ip_allow)
+
+    def _tenant(self, tenant_id: TenantId) -> TenantRecord | None:
+        """Of the configuration, else the newest of the store."""
+        tenant = self.ring.tenants.get(tenant_id)
+        if tenant is None or tenant.source is Source.STORE:
+            tenant = self.tx.tenant(tenant_id)
+        return tenant
+
+    def _holder(self, request: KeyCreate) -> Holder:
+        """Whose the new key is. Raises NotFound for a tenant the caller may not know of."""
+        if isinstance(request.tenant, str):
+            tenant_id = TenantId(request.tenant)
+            # What can be no id is not looked for: a database may not even take it as text.
+            tenant = self._tenant(tenant_id) if TENANT_ID.fullmatch(tenant_id) else None
+            lives = tenant is not None and tenant.deleted_at is None
+            if lives and self.giver.principal.governs(tenant_id):
+                return tenant_id
+            raise NotFound(f"Tenant '{request.tenant[:LONGEST_ID_CHARS]}' not found")
+        return PLATFORM if request.tenant is None else self.giver.principal.holder
+
+    def _check_role(self, role: str) -> None:
+        if role not in self.ring.roles:
+            raise InvalidRequest(f"`role` must be one of {', '.join(self.ring.roles)}")
+
+    def _check_name_free(self, record: KeyRecord) -> None:
+        other = self.tx.live_key_named(record.holder, record.name)
+        names = {one.name for one in self._configured if one.holder == record.holder}
+        if record.name in names or (other is not None and other.id != record.id):
+            raise Conflict("a key of that name is live", code="name_taken")
+
+    def _check_digest_free(self, record: KeyRecord) -> None:
+        """One secret is one key: nobody could say whose it is otherwise."""
+        digest = record.digests[0]
+        configured = any(digest in one.digests for one in self._configured)
+        if configured or self.tx.key_with_digest(digest) is not None:
+            raise Conflict("there is a key with that hash", code="hash_taken")
+
+
+def _digest(secret: Secret) -> bytes:
+    return digest_of(secret.text.encode("ascii")) if isinstance(secret, MadeKey) else secret
+
+
+def governed(principal: Principal, record: KeyRecord | None, key_id: str) -> KeyRecord:
+    """``record`` if it is the caller's business; one that is not looks like a missing one."""
+    if record is None or not principal.governs(record.holder):
+        raise NotFound(f"Key '{key_id[:LONGEST_ID_CHARS]}' not found")
+    return record

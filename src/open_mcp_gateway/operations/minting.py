@@ -1,0 +1,83 @@
+"""No key gives more than it has: the one rule, over values. Pure.
+
+What is compared are the written narrowings, not what they come to at the moment: a tenant that is
+given another namespace later must not make a child wider than its parent.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Final
+
+from msgspec import Struct
+
+from open_mcp_gateway.auth.principal import Principal
+from open_mcp_gateway.auth.records import NEVER_S
+from open_mcp_gateway.auth.scope import beyond
+from open_mcp_gateway.errors import Escalation
+
+_NARROWED: Final = ("namespaces", "servers", "tools", "resources", "prompts")
+
+
+class Rights(Struct, frozen=True, kw_only=True):
+    """Everything that makes one key worth more or less than another."""
+
+    principal: Principal
+    expires_at: float | None
+    """Seconds since the epoch; None is never."""
+
+    ip_allow: tuple[str, ...] | None
+    """None: from anywhere."""
+
+
+def effective(principal: Principal) -> list[str]:
+    """The permissions that role and key both grant, sorted."""
+    return sorted(one for one in principal.permissions if principal.may(one))
+
+
+def excess(giver: Rights, given: Rights) -> tuple[str, ...]:
+    """What ``given`` has beyond ``giver``, each as ``member: value``; empty if nothing."""
+    mine, theirs = giver.principal, given.principal
+    over: list[str] = []
+    if not mine.governs(theirs.holder):
+        over.append("tenant: not the caller's own")
+    over += [f"permissions: {one}" for one in effective(theirs) if one not in effective(mine)]
+    for member in _NARROWED:
+        surplus = beyond(getattr(theirs.scope, member), getattr(mine.scope, member))
+        over += [f"{member}: {one}" for one in surplus]
+    # Of what is denied the child must deny as much or more.
+    missing = beyond(mine.scope.deny_tools, theirs.scope.deny_tools)
+    over += [f"deny_tools: {one} is not denied" for one in missing]
+    if _end_s(given) > _end_s(giver):
+        over.append("expires_at: after the caller's own")
+    over += [f"ip_allow: {one}" for one in _outside(given.ip_allow, giver.ip_allow)]
+    return tuple(over)
+
+
+def check_subset(giver: Rights, given: Rights) -> None:
+    """Raises Escalation if ``given`` has anything that ``giver`` has not."""
+    over = excess(giver, given)
+    if over:
+        raise Escalation("A key cannot give more than it has", excess=over)
+
+
+def _end_s(rights: Rights) -> float:
+    return NEVER_S if rights.expires_at is None else rights.expires_at
+
+
+def _outside(inner: tuple[str, ...] | None, outer: tuple[str, ...] | None) -> list[str]:
+    """The networks of ``inner`` that are not within one of ``outer``."""
+    if outer is None:
+        return []
+    if inner is None:
+        return ["anywhere"]
+    allowed = [ip_network(one) for one in outer]
+    return [one for one in inner if not any(_within(ip_network(one), net) for net in allowed)]
+
+
+def _within(inner: IPv4Network | IPv6Network, outer: IPv4Network | IPv6Network) -> bool:
+    if isinstance(inner, IPv4Network) and isinstance(outer, IPv4Network):
+        return inner.subnet_of(outer)
+    if isinstance(inner, IPv6Network) and isinstance(outer, IPv6Network):
+        return inner.subnet_of(outer)
+    return False

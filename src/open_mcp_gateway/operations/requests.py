@@ -1,0 +1,216 @@
+"""What the management API is asked, as read from bodies: typed, with nothing accepted unnamed."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from ipaddress import ip_network
+from typing import Annotated, Final, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from open_mcp_gateway.access.policy import KEY_ROLE
+from open_mcp_gateway.auth.scope import ScopeText
+from open_mcp_gateway.errors import InvalidRequest, MalformedMessage
+from open_mcp_gateway.names import NAMESPACE, TENANT_ID, TenantId
+
+MAX_IMPORTED: Final = 1000
+_MAX_METADATA: Final = 50
+_MAX_TEXT_CHARS: Final = 500
+_MAX_PERIOD_S: Final = 100 * 365 * 86400
+_PERIOD: Final = re.compile(r"([1-9][0-9]{0,8})([smhd])", re.ASCII)
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+Moment: TypeAlias = Annotated[datetime, Meta(tz=True)]
+"""RFC 3339 with its offset."""
+
+Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=100)]
+Digest: TypeAlias = Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)]
+Period: TypeAlias = Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,8}[smhd]$")]
+TenantName: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+Body = TypeVar("Body")
+
+
+class KeyCreate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A key to be made."""
+
+    name: Name
+    tenant: str | UnsetType | None = UNSET
+    """Absent: the caller's own. Null: the platform's."""
+
+    role: str = KEY_ROLE
+    scope: ScopeText = ScopeText()
+    ip_allow: tuple[str, ...] | None = None
+    metadata: dict[str, str] = {}
+    not_before: Moment | None = None
+    expires_in: Period | None = None
+    expires_at: Moment | None = None
+    hash: Digest | None = None
+    """Of a secret made elsewhere, which the gateway never sees."""
+
+    def __repr__(self) -> str:
+        # A weak key can be found from its digest by trying, so no digest is shown.
+        return f"<KeyCreate {self.name!r}>"
+
+
+class ScopePatch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Changes to a scope (RFC 7396): absent keeps, null takes the narrowing away."""
+
+    permissions: tuple[str, ...] | UnsetType | None = UNSET
+    namespaces: tuple[str, ...] | UnsetType | None = UNSET
+    servers: tuple[str, ...] | UnsetType | None = UNSET
+    tools: tuple[str, ...] | UnsetType | None = UNSET
+    deny_tools: tuple[str, ...] | UnsetType | None = UNSET
+    resources: tuple[str, ...] | UnsetType | None = UNSET
+    prompts: tuple[str, ...] | UnsetType | None = UNSET
+
+
+class KeyPatch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Changes to a key (RFC 7396). What is not named here cannot be changed."""
+
+    name: Name | UnsetType = UNSET
+    role: str | UnsetType = UNSET
+    scope: ScopePatch | UnsetType | None = UNSET
+    ip_allow: tuple[str, ...] | UnsetType | None = UNSET
+    metadata: dict[str, str | None] | UnsetType | None = UNSET
+    not_before: Moment | UnsetType | None = UNSET
+    expires_at: Moment | UnsetType | None = UNSET
+    disabled: bool | UnsetType | None = UNSET
+
+
+class KeyVerify(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A key to be looked at."""
+
+    key: str
+
+    def __repr__(self) -> str:
+        return "<KeyVerify ***>"
+
+
+class KeyImport(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Keys to be made from digests; each is read by itself, so that one mistake is one item's."""
+
+    keys: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=MAX_IMPORTED)]
+
+    def __repr__(self) -> str:
+        return f"<KeyImport of {len(self.keys)}>"
+
+
+class TenantCreate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A tenant to be made. Its namespaces are always written."""
+
+    id: TenantName
+    namespaces: tuple[str, ...]
+    name: Annotated[str, Meta(max_length=100)] = ""
+
+
+class TenantPatch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Changes to a tenant (RFC 7396)."""
+
+    name: Annotated[str, Meta(max_length=100)] | UnsetType | None = UNSET
+    namespaces: tuple[str, ...] | UnsetType = UNSET
+    disabled: bool | UnsetType | None = UNSET
+
+
+def read_body(body: bytes | msgspec.Raw, form: type[Body]) -> Body:
+    """A body as ``form``.
+
+    Raises:
+        MalformedMessage: it is not JSON.
+        InvalidRequest: it is not what is asked for; says where.
+    """
+    try:
+        return msgspec.json.decode(body, type=form)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        if "unknown field `limits`" in text:
+            text = "`limits` are not enforced by this version yet"
+        raise InvalidRequest(text) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # Without the cause, which can hold a part of the body.
+        raise MalformedMessage("the body is not JSON") from None
+
+
+def check_name(name: str) -> str:
+    """``name`` if it can be the name of a key. Raises InvalidRequest."""
+    if not name.strip():
+        raise InvalidRequest("`name` must not be blank")
+    return check_shown(name, "name")
+
+
+def check_tenant_id(text: str) -> TenantId:
+    """``text`` if it can be the id of a tenant. Raises InvalidRequest."""
+    # Beside the pattern, whose end also matches before a final line feed.
+    if not TENANT_ID.fullmatch(text):
+        raise InvalidRequest("`id` must be 1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'")
+    return TenantId(text)
+
+
+def check_shown(text: str, member: str) -> str:
+    """``text`` if it can be shown on one line. Raises InvalidRequest."""
+    if not text.isprintable():
+        raise InvalidRequest(f"`{member}` must be printable characters")
+    return text
+
+
+def check_scope(scope: ScopeText) -> ScopeText:
+    """``scope`` if all its patterns are. Raises InvalidRequest."""
+    try:
+        scope.compiled()
+    except ValueError as error:
+        raise InvalidRequest(f"`scope`: {error}") from None
+    return scope
+
+
+def check_networks(networks: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """``networks`` if each is one. Raises InvalidRequest."""
+    for one in networks or ():
+        try:
+            ip_network(one)
+        except ValueError:
+            raise InvalidRequest("`ip_allow`: each must be a network such as 10.0.0.0/8") from None
+    return networks
+
+
+def check_metadata(metadata: dict[str, str]) -> dict[str, str]:
+    """``metadata`` if it is short. Raises InvalidRequest."""
+    texts = [*metadata, *metadata.values()]
+    if len(metadata) > _MAX_METADATA or any(len(one) > _MAX_TEXT_CHARS for one in texts):
+        raise InvalidRequest(
+            f"`metadata` has room for {_MAX_METADATA} entries of {_MAX_TEXT_CHARS} characters"
+        )
+    return metadata
+
+
+def check_namespaces(namespaces: tuple[str, ...]) -> tuple[str, ...]:
+    """``namespaces`` if each can be one. Raises InvalidRequest."""
+    if not all(NAMESPACE.fullmatch(one) for one in namespaces):
+        raise InvalidRequest("`namespaces`: each must be 1 to 63 of a-z, 0-9 and '-'")
+    return namespaces
+
+
+def period_s(text: str, member: str) -> int:
+    """The seconds that ``90d``, ``12h``, ``30m`` or ``10s`` mean. Raises InvalidRequest."""
+    match = _PERIOD.fullmatch(text)
+    if match is None:
+        raise InvalidRequest(f"`{member}` must be a period such as 90d, 12h or 30m")
+    period = int(match[1]) * _SECONDS[match[2]]
+    if period > _MAX_PERIOD_S:
+        raise InvalidRequest(f"`{member}` is longer than a hundred years")
+    return period
+
+
+def end_s(expires_in: str | None, expires_at: datetime | None, now_s: float) -> float | None:
+    """When something ends, by either way of saying it; None: never. Raises InvalidRequest."""
+    if expires_in is not None and expires_at is not None:
+        raise InvalidRequest("give one of `expires_in` and `expires_at`")
+    if expires_in is not None:
+        return now_s + period_s(expires_in, "expires_in")
+    if expires_at is None:
+        return None
+    moment = expires_at.timestamp()
+    if moment <= now_s:
+        raise InvalidRequest("`expires_at` is in the past")
+    return moment

@@ -1,0 +1,163 @@
+"""What an administrator can do about tenants.
+
+A tenant's namespaces are what its keys may reach at most, so giving a tenant a namespace is giving
+rights: nobody gives one that its own key is not allowed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from open_mcp_gateway.access.keyring import Keyring
+from open_mcp_gateway.access.permit import Clearance
+from open_mcp_gateway.auth.principal import Principal
+from open_mcp_gateway.auth.records import Source, TenantRecord
+from open_mcp_gateway.clock import Clock
+from open_mcp_gateway.errors import Conflict, Escalation, NotFound, Outdated
+from open_mcp_gateway.keystore.store import Transaction
+from open_mcp_gateway.names import Namespace, RequestId, TenantId
+from open_mcp_gateway.operations.changes import Changer
+from open_mcp_gateway.operations.editing import patched_tenant
+from open_mcp_gateway.operations.keywork import KeyWork
+from open_mcp_gateway.operations.requests import (
+    TenantCreate,
+    TenantPatch,
+    check_namespaces,
+    check_shown,
+    check_tenant_id,
+)
+
+log = logging.getLogger(__name__)
+
+
+class TenantAdmin:
+    """Tenant management; ``keyring`` gives what is in force."""
+
+    def __init__(self, changer: Changer, keyring: Callable[[], Keyring], clock: Clock) -> None:
+        self.keyring = keyring
+        self.clock = clock
+        self.changer = changer
+
+    def get(self, clearance: Clearance, tenant_id: str) -> TenantRecord:
+        """A tenant. Raises NotFound."""
+        return _known(clearance.principal, self.keyring(), tenant_id)
+
+    def list(self, clearance: Clearance) -> list[TenantRecord]:
+        """The tenants that are the caller's business, by id."""
+        found = (
+            one
+            for one in self.keyring().tenants.values()
+            if one.deleted_at is None and clearance.principal.governs(one.id)
+        )
+        return sorted(found, key=lambda one: one.id)
+
+    async def create(
+        self, clearance: Clearance, request: TenantCreate, *, request_id: RequestId
+    ) -> TenantRecord:
+        """Make a tenant. An id is never given twice: what is left of a tenant keeps it."""
+
+        def work(tx: Transaction) -> TenantRecord:
+            doing = KeyWork(tx, self.keyring(), clearance, self.clock.wall())
+            namespaces = check_namespaces(request.namespaces)
+            record = TenantRecord(
+                id=check_tenant_id(request.id),
+                namespaces=tuple(Namespace(one) for one in namespaces),
+                name=check_shown(request.name, "name"),
+                created_at=doing.now_s,
+                source=Source.STORE,
+            )
+            _check_within(doing.giver.principal, record)
+            if record.id in doing.ring.tenants or tx.tenant(record.id) is not None:
+                raise Conflict("the id is or was a tenant's", code="id_taken")
+            return tx.put_tenant(record)
+
+        record = await self.changer.change(work)
+        _note("tenant created", record, clearance, request_id)
+        return record
+
+    async def patch(
+        self,
+        clearance: Clearance,
+        tenant_id: str,
+        patch: TenantPatch,
+        *,
+        request_id: RequestId,
+        rev: int | None = None,
+    ) -> TenantRecord:
+        """Change a tenant; ``rev`` is the revision that the caller has seen."""
+
+        def work(tx: Transaction) -> TenantRecord:
+            doing = KeyWork(tx, self.keyring(), clearance, self.clock.wall())
+            before = _stored(doing, tenant_id, rev)
+            after = patched_tenant(before, patch, doing.now_s)
+            check_shown(after.name, "name")
+            # Also for a tenant that is only enabled again: that gives all it has.
+            if patch.namespaces is not UNSET or patch.disabled is not UNSET:
+                _check_within(doing.giver.principal, after)
+            return tx.put_tenant(after)
+
+        record = await self.changer.change(work)
+        _note("tenant changed", record, clearance, request_id)
+        return record
+
+    async def delete(
+        self,
+        clearance: Clearance,
+        tenant_id: str,
+        *,
+        request_id: RequestId,
+        rev: int | None = None,
+    ) -> TenantRecord:
+        """Delete a tenant that has no live keys."""
+
+        def work(tx: Transaction) -> TenantRecord:
+            doing = KeyWork(tx, self.keyring(), clearance, self.clock.wall())
+            record = _stored(doing, tenant_id, rev)
+            if any(one.revoked_at is None for one in tx.keys_of(record.id)):
+                raise Conflict("the tenant has keys; revoke them first", code="has_keys")
+            return tx.put_tenant(replace(record, deleted_at=doing.now_s))
+
+        record = await self.changer.change(work)
+        _note("tenant deleted", record, clearance, request_id)
+        return record
+
+
+def _known(principal: Principal, ring: Keyring, tenant_id: str) -> TenantRecord:
+    record = ring.tenants.get(TenantId(tenant_id))
+    return _live(principal, record, tenant_id)
+
+
+def _live(principal: Principal, record: TenantRecord | None, tenant_id: str) -> TenantRecord:
+    if record is None or record.deleted_at is not None or not principal.governs(record.id):
+        raise NotFound(f"Tenant '{tenant_id}' not found")
+    return record
+
+
+def _stored(doing: KeyWork, tenant_id: str, rev: int | None) -> TenantRecord:
+    """The newest state of a tenant that can be changed."""
+    principal = doing.giver.principal
+    known = doing.ring.tenants.get(TenantId(tenant_id))
+    if known is not None and known.source is Source.CONFIG:
+        _live(principal, known, tenant_id)
+        raise Conflict("the tenant is kept in the configuration", code="read_only")
+    record = _live(principal, doing.tx.tenant(TenantId(tenant_id)), tenant_id)
+    if rev is not None and rev != record.rev:
+        raise Outdated(f"the tenant is at revision {record.rev}")
+    return record
+
+
+def _check_within(principal: Principal, record: TenantRecord) -> None:
+    """Raises Escalation if the tenant could reach what the caller cannot."""
+    allowed = principal.scope.namespaces
+    over = tuple(f"namespaces: {one}" for one in record.namespaces if one not in allowed)
+    if over:
+        raise Escalation("A key cannot give more than it has", excess=over)
+
+
+def _note(what: str, record: TenantRecord, clearance: Clearance, request_id: RequestId) -> None:
+    actor = clearance.principal.key_id
+    log.info(what, extra={"tenant": record.id, "actor": actor, "request_id": request_id})

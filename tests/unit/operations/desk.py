@@ -1,0 +1,95 @@
+"""Key management on a store in memory, with callers of every kind."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from open_mcp_gateway.access.authorize import require
+from open_mcp_gateway.access.keyring import Keyring
+from open_mcp_gateway.access.permit import Clearance
+from open_mcp_gateway.access.policy import API_KEY_ID, platform_admin
+from open_mcp_gateway.auth.apikeys import digest_of
+from open_mcp_gateway.auth.principal import Permission
+from open_mcp_gateway.auth.records import KeyRecord, TenantRecord
+from open_mcp_gateway.keystore.store import StoreChanges
+from open_mcp_gateway.names import KeyId, Namespace, RequestId, TenantId
+from open_mcp_gateway.operations.keys import Created, KeyAdmin
+from open_mcp_gateway.operations.requests import KeyCreate, KeyPatch, read_body
+from open_mcp_gateway.operations.tenants import TenantAdmin
+from tests.unit.operations.memory import MemoryStore
+
+ROOT = platform_admin(digest_of(b"root"))
+A, B = TenantId("a"), TenantId("b")
+REQUEST = RequestId("r-1")
+
+
+class HandClock:
+    """Moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.time_s = 1_800_000_000.0
+
+    def monotonic(self) -> float:
+        return self.time_s
+
+    def wall(self) -> float:
+        return self.time_s
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.time_s, UTC)
+
+
+class Desk:
+    """Two configured tenants, and the configured keys that are given."""
+
+    def __init__(self, *configured: KeyRecord, store: bool = True) -> None:
+        self.clock = HandClock()
+        self.store = MemoryStore()
+        tenants = [TenantRecord(id=one, namespaces=(Namespace("one"),)) for one in (A, B)]
+        self.ring = Keyring(tenants, configured, self.clock.wall)
+        self.turned: list[int] = []
+        numbers = itertools.count(1)
+        self.keys = KeyAdmin(
+            self.store if store else None,
+            lambda: self.ring,
+            self._turn,
+            self.clock,
+            lambda bits: next(numbers) << (bits - 32),
+        )
+        self.tenants = TenantAdmin(self.keys.changer, lambda: self.ring, self.clock)
+
+    def _turn(self, changes: StoreChanges) -> None:
+        self.turned.append(changes.rev)
+        self.ring = self.ring.changed(changes.keys, changes.tenants)
+
+    def by(
+        self, key_id: str = API_KEY_ID, permission: Permission = Permission.KEYS_WRITE
+    ) -> Clearance:
+        """Proof for the key of that id."""
+        return require(self.ring.principal(self.ring.keys[KeyId(key_id)]), permission)
+
+    async def make(
+        self, by: str = API_KEY_ID, idempotency_key: str | None = None, **members: Any
+    ) -> Created:
+        request = read_body(_json({"name": "k", **members}), KeyCreate)
+        return await self.keys.create(
+            self.by(by), request, request_id=REQUEST, idempotency_key=idempotency_key
+        )
+
+    async def patch(
+        self, key_id: str, by: str = API_KEY_ID, seen: int | None = None, **members: Any
+    ) -> KeyRecord:
+        patch = read_body(_json(members), KeyPatch)
+        return await self.keys.patch(self.by(by), key_id, patch, request_id=REQUEST, rev=seen)
+
+    async def revoke(self, key_id: str, by: str = API_KEY_ID, **how: Any) -> KeyRecord:
+        done = await self.keys.revoke(self.by(by), key_id, request_id=REQUEST, **how)
+        return done.record
+
+
+def _json(value: object) -> bytes:
+    return msgspec.json.encode(value)

@@ -1,0 +1,235 @@
+"""Key management over real sockets."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import pytest
+
+from open_mcp_gateway.inbound.admin_tenants import admin_routes
+from open_mcp_gateway.inbound.openapi import OpenApi
+from open_mcp_gateway.inbound.routes import Router
+from open_mcp_gateway.keystore.store import StoreChanges
+from open_mcp_gateway.operations.keys import KeyAdmin
+from tests.rawhttp import Answer, request
+from tests.unit.operations.memory import MemoryStore
+from tests.wire.faces import AUTH, HOT, JSON, KEY, Face, face
+
+OPENAPI: Final = b"/openapi.json"
+
+
+def _equip(front: Face, store: MemoryStore | None) -> None:
+    """Give the gateway key management on ``store``."""
+    gateway = front.gateway
+
+    def turn(changes: StoreChanges) -> None:
+        gateway.turn_keys(gateway.keyring.changed(changes.keys, changes.tenants))
+
+    keys = KeyAdmin(store, lambda: gateway.keyring, turn, gateway.clock, secrets.randbits)
+    dispatcher = gateway.dispatcher
+    described = OpenApi(lambda: dispatcher.router.routes)
+    dispatcher.router = Router(
+        [*dispatcher.router.routes, *admin_routes(keys), *described.routes()]
+    )
+
+
+@pytest.fixture(params=HOT)
+def front(request: pytest.FixtureRequest) -> Iterator[Face]:
+    with face(request.param) as found:
+        found.inside(lambda: _equip(found, MemoryStore()))
+        yield found
+
+
+def ask(
+    front: Face,
+    method: str,
+    path: str,
+    body: object = None,
+    *headers: tuple[bytes, bytes],
+    key: bytes = KEY,
+) -> Answer:
+    raw = b"" if body is None else json.dumps(body).encode()
+    verb = method.encode()
+    whole = request(path.encode(), (b"X-API-Key", key), JSON, *headers, method=verb, body=raw)
+    return front.ask(whole, verb)
+
+
+def told(answer: Answer, status: int, code: str | None = None) -> dict[str, Any]:
+    assert answer.status == status, answer
+    found: dict[str, Any] = json.loads(answer.body)
+    if code is not None:
+        assert found["code"] == code
+    return found
+
+
+def make(front: Face, *headers: tuple[bytes, bytes], key: bytes = KEY, **members: Any) -> Answer:
+    return ask(front, "POST", "/admin/keys", {"name": "k", **members}, *headers, key=key)
+
+
+def test_the_life_of_a_key(front: Face) -> None:
+    answer = make(front, name="ci", role="viewer", expires_in="90d")
+    made = told(answer, 201)
+    where = f"/admin/keys/{made['id']}"
+    assert answer.all("location") == [where]
+    assert answer.all("etag") == [f'"{made["rev"]}"']
+    assert answer.all("cache-control") == ["no-store"]
+    key = made["secret"].encode()
+    assert ask(front, "GET", "/servers", key=key).status == 200
+    shown = told(ask(front, "GET", where), 200)
+    expected = {name: value for name, value in made.items() if name not in ("secret", "warning")}
+    assert shown == expected
+    assert shown["permissions"] == ["servers:list", "servers:read", "stats:read"]
+    assert told(ask(front, "GET", where, key=key), 403, "permission_denied")
+    seen = (b"If-Match", b'"%d"' % made["rev"])
+    changed = told(ask(front, "PATCH", where, {"name": "cd", "expires_at": None}, seen), 200)
+    assert (changed["name"], changed["expires_at"]) == ("cd", None)
+    told(ask(front, "PATCH", where, {"name": "ce"}, seen), 412, "outdated")
+    told(ask(front, "DELETE", where, None, seen), 412, "outdated")
+    verified = told(ask(front, "POST", "/admin/keys/verify", {"key": made["secret"]}), 200)
+    assert (verified["valid"], verified["key_id"]) == (True, made["id"])
+    ended = told(ask(front, "DELETE", f"{where}?reason=leaked"), 200)
+    assert (ended["reason"], ended["children"]) == ("leaked", [])
+    refusal = ask(front, "GET", "/servers", key=key)
+    assert (refusal.status, refusal.all("x-auth-reason")) == (403, ["revoked"])
+    assert told(ask(front, "DELETE", where), 200) == ended
+    told(ask(front, "PATCH", where, {"name": "x"}), 409, "revoked")
+    listed = told(ask(front, "GET", "/admin/keys?status=revoked"), 200)
+    assert [one["id"] for one in listed["data"]] == [made["id"]]
+
+
+def test_no_answer_but_the_first_has_the_secret(front: Face) -> None:
+    once = (b"Idempotency-Key", b"6f1c")
+    made = told(make(front, once), 201)
+    again = told(make(front, once), 200)
+    assert (again["secret"], again["replayed"], again["id"]) == (None, True, made["id"])
+    told(make(front, once, role="viewer"), 409, "idempotency_mismatch")
+    where = f"/admin/keys/{made['id']}"
+    answers = [ask(front, "GET", path) for path in (where, "/admin/keys", "/openapi.json")]
+    answers.append(ask(front, "POST", "/admin/keys/verify", {"key": made["secret"]}))
+    assert not any(made["secret"].encode() in one.body for one in answers)
+
+
+def test_what_is_refused(front: Face) -> None:
+    told(make(front, limits={"rpm": 1}), 400)
+    assert "colour" in told(make(front, colour="red"), 400)["message"]
+    told(make(front, tenant="nowhere"), 404, "not_found")
+    told(ask(front, "GET", "/admin/keys?tenent=a"), 400)
+    told(ask(front, "GET", "/admin/keys?limit=201"), 400)
+    told(ask(front, "GET", "/admin/keys?role=a&role=b"), 400)
+    told(ask(front, "GET", "/admin/keys?status=odd"), 400)
+    told(ask(front, "GET", "/admin/keys?source=odd"), 400)
+    told(ask(front, "DELETE", "/admin/keys/key_x?cascade=yes"), 400)
+    told(ask(front, "DELETE", "/admin/keys/key_x?reason=" + "x" * 501), 400)
+    told(make(front, (b"Idempotency-Key", b"a b")), 400)
+    told(ask(front, "POST", "/admin/keys/import", {"keys": []}), 400)
+    told(ask(front, "GET", "/admin/keys?cursor=x"), 400, "bad_cursor")
+    told(ask(front, "GET", "/admin/keys/key_nowhere"), 404, "not_found")
+    told(ask(front, "GET", "/admin/keys/verify"), 405)
+    told(ask(front, "PATCH", "/admin/keys/key_x", {}, (b"If-Match", b"x")), 400)
+    text = (b"Content-Type", b"text/plain")
+    raw = request(b"/admin/keys", AUTH, text, method=b"POST", body=b'{"name":"k"}')
+    told(front.ask(raw), 415)
+    raw = request(b"/admin/keys", AUTH, JSON, method=b"POST", body=b"{")
+    told(front.ask(raw), 400, "malformed")
+
+
+def test_a_tenant_sees_itself_alone(front: Face) -> None:
+    for one in ("a", "b"):
+        made = ask(front, "POST", "/admin/tenants", {"id": one, "namespaces": ["n"]})
+        assert made.all("location") == [f"/admin/tenants/{told(made, 201)['id']}"]
+    boss = told(make(front, name="boss", tenant="a", role="tenant-admin"), 201)
+    other = told(make(front, name="other", tenant="b"), 201)
+    key = boss["secret"].encode()
+    hidden = ask(front, "GET", f"/admin/keys/{other['id']}", key=key)
+    missing = ask(front, "GET", "/admin/keys/key_000000000000", key=key)
+    assert _masked(hidden, other["id"]) == _masked(missing, "key_000000000000")
+    listed = told(ask(front, "GET", "/admin/keys", key=key), 200)["data"]
+    assert [one["id"] for one in listed] == [boss["id"]]
+    found = told(ask(front, "POST", "/admin/keys/verify", {"key": other["secret"]}, key=key), 200)
+    assert found == {"valid": False, "code": "not_found"}
+    told(ask(front, "GET", "/admin/tenants", key=key), 403, "permission_denied")
+    over = told(make(front, key=key, name="x", tenant=None), 403, "scope_escalation")
+    assert over["excess"] == ["tenant: not the caller's own"]
+    told(ask(front, "DELETE", "/admin/tenants/a"), 409, "has_keys")
+    told(ask(front, "PATCH", "/admin/tenants/a", {"disabled": True}), 200)
+    shown = ask(front, "GET", "/admin/tenants/a")
+    assert told(shown, 200)["disabled"]
+    assert shown.all("etag") == [f'"{json.loads(shown.body)["rev"]}"']
+    listed = told(ask(front, "GET", "/admin/tenants"), 200)["data"]
+    assert [one["id"] for one in listed] == ["a", "b"]
+    told(ask(front, "DELETE", f"/admin/keys/{other['id']}"), 200)
+    told(ask(front, "DELETE", "/admin/tenants/b"), 200)
+    told(ask(front, "GET", "/admin/tenants/b"), 404, "not_found")
+    refusal = ask(front, "GET", "/admin/keys", key=key)
+    assert (refusal.status, refusal.all("x-auth-reason")) == (403, ["tenant_disabled"])
+
+
+def _masked(answer: Answer, key_id: str) -> tuple[int, dict[str, Any]]:
+    body = json.loads(answer.body.replace(key_id.encode(), b"ID"))
+    del body["request_id"]
+    return answer.status, body
+
+
+def test_import(front: Face) -> None:
+    keys = [{"name": "a", "hash": "sha256:" + "01" * 32}, {"name": "b"}]
+    done = told(ask(front, "POST", "/admin/keys/import", {"keys": keys}), 200)["data"]
+    assert [one["status"] for one in done] == [201, 400]
+
+
+def test_a_hundred_of_the_same_request_make_one_key(front: Face) -> None:
+    once = (b"Idempotency-Key", b"many")
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda _: make(front, once), range(100)))
+    found = [json.loads(one.body) for one in answers]
+    assert sorted(one.status for one in answers) == [200] * 99 + [201]
+    assert len({one["id"] for one in found}) == 1
+    assert len([one for one in found if one["secret"]]) == 1
+
+
+def test_whatever_starts_after_the_answer_to_a_revoke_is_refused(front: Face) -> None:
+    made = told(make(front, role="admin"), 201)
+    key, where = made["secret"].encode(), f"/admin/keys/{made['id']}"
+
+    def change(number: int) -> int:
+        if number != 50:
+            members = {f"m{number % 40}": str(number)}
+            return ask(front, "PATCH", where, {"metadata": members}, key=key).status
+        ended = ask(front, "DELETE", where)
+        assert ask(front, "GET", "/servers", key=key).status == 403
+        return ended.status
+
+    with ThreadPoolExecutor(20) as pool:
+        statuses = list(pool.map(change, range(100)))
+    # In time; after it was let in, but before its turn came: both refusals are of the same key.
+    assert statuses[50] == 200
+    assert set(statuses) <= {200, 403}
+    shown = told(ask(front, "GET", where), 200)
+    assert (shown["status"], shown["rev"]) == ("revoked", statuses.count(200) + 1)
+
+
+def test_the_description_is_for_any_key_and_of_the_running_table(front: Face) -> None:
+    assert front.ask(request(OPENAPI), b"GET").status == 401
+    made = told(make(front, role="viewer"), 201)
+    shown = told(ask(front, "GET", "/openapi.json", key=made["secret"].encode()), 200)
+    table = {route.path for route in front.gateway.dispatcher.router.routes}
+    assert set(shown["paths"]) == table
+
+
+def test_without_authentication_there_is_no_key_management() -> None:
+    with face("hot", auth_enabled=False, keys=()) as front:
+        front.inside(lambda: _equip(front, MemoryStore()))
+        told(make(front), 409, "auth_disabled")
+        told(ask(front, "GET", "/admin/keys"), 409, "auth_disabled")
+        told(ask(front, "GET", "/admin/tenants"), 409, "auth_disabled")
+
+
+def test_without_a_store_nothing_is_changed() -> None:
+    with face("hot") as front:
+        front.inside(lambda: _equip(front, None))
+        told(make(front), 501, "store_not_configured")
+        listed = told(ask(front, "GET", "/admin/keys"), 200)["data"]
+        assert [one["source"] for one in listed] == ["config"]
