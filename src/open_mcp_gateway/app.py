@@ -3,40 +3,53 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
-from urllib.parse import urlsplit
+from typing import Final, NoReturn
 
 import anyio
+from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from open_mcp_gateway.access.keyring import Keyring
 from open_mcp_gateway.auth.identify import NoAuthentication
 from open_mcp_gateway.auth.principal import Principal
 from open_mcp_gateway.catalog.diff import Changes, diff
-from open_mcp_gateway.catalog.model import Isolation, Snapshot
+from open_mcp_gateway.catalog.model import Snapshot
 from open_mcp_gateway.clock import Clock
 from open_mcp_gateway.config.model import Config
+from open_mcp_gateway.errors import InvalidConfig, Problem
+from open_mcp_gateway.inbound.admin_tenants import admin_routes
 from open_mcp_gateway.inbound.asgi import Application
-from open_mcp_gateway.inbound.dispatch import Authenticator, Dispatcher, Handler
+from open_mcp_gateway.inbound.dispatch import Authenticator, Dispatcher
 from open_mcp_gateway.inbound.explaining import Explaining
+from open_mcp_gateway.inbound.handlers import Handler
 from open_mcp_gateway.inbound.management import Management, ReloadReport
 from open_mcp_gateway.inbound.mcp import McpEndpoint
-from open_mcp_gateway.inbound.origin import OriginPolicy
+from open_mcp_gateway.inbound.openapi import OpenApi
 from open_mcp_gateway.inbound.routes import Route, Router
 from open_mcp_gateway.inbound.sse import SseEndpoint
 from open_mcp_gateway.inbound.whoami import Whoami
+from open_mcp_gateway.keystore.store import KeyStore, StoreChanges
+from open_mcp_gateway.names import KeyId
+from open_mcp_gateway.operations.follow import Follower
+from open_mcp_gateway.operations.inforce import NOTHING_STORED, KeysInForce
+from open_mcp_gateway.operations.keys import KeyAdmin
 from open_mcp_gateway.outbound.open import opener_for
 from open_mcp_gateway.pipeline.errand import Means
 from open_mcp_gateway.pipeline.forward import Forwarder
 from open_mcp_gateway.pipeline.modern import ModernFace
 from open_mcp_gateway.pipeline.sessions import Sessions
 from open_mcp_gateway.pipeline.states import StateSeal
+from open_mcp_gateway.settings import configured, fleet_settings, origin_policy, path_of
 from open_mcp_gateway.supervisor.fleet import Fleet
-from open_mcp_gateway.supervisor.settings import FleetSettings
 from open_mcp_gateway.telemetry.logs import set_level
 
 log = logging.getLogger(__name__)
+
+LOOK_S: Final = 0.5
+"""How often it is looked whether a key has expired whose streams are to end."""
 
 
 class Gateway:
@@ -50,12 +63,16 @@ class Gateway:
         tasks: TaskGroup,
         *,
         clock: Clock,
+        keys: KeysInForce,
+        store: KeyStore | None,
         reload: Callable[[], Awaitable[ReloadReport]],
     ) -> None:
         self.config = config
         self.fleet = fleet
         self.clock = clock
-        self.keyring = _keyring(config, clock)
+        self.keys = keys
+        self._store_lost = False
+        self._next_end_s = keys.keyring.identifier.next_end_s()
         self.means = Means(
             fleet,
             tasks,
@@ -69,13 +86,15 @@ class Gateway:
         self.modern = ModernFace(self.means, self.means.handles, StateSeal(clock))
         self.management = Management(fleet, clock, catalog=lambda: self.snapshot, reload=reload)
         endpoint = McpEndpoint(self.sessions, self.modern)
-        caller = self._about_callers()
-        self.sse = SseEndpoint(self.means, _path_of(config.public_url))
+        about_keys = self._about_keys(store)
+        self.sse = SseEndpoint(self.means, path_of(config.public_url))
         self.dispatcher = Dispatcher(
-            Router([*self.management.routes(), *endpoint.routes(), *self.sse.routes(), *caller]),
+            Router(
+                [*self.management.routes(), *endpoint.routes(), *self.sse.routes(), *about_keys]
+            ),
             self.forwarder,
             tasks,
-            origin=_origin_policy(config),
+            origin=origin_policy(config),
             authenticator=self._authenticator(),
             max_body_bytes=config.max_body_bytes,
             access_log=config.access_log,
@@ -83,10 +102,29 @@ class Gateway:
         )
         self.application = Application(self.dispatcher)
 
-    def _about_callers(self) -> list[Route[Handler]]:
+    def _about_keys(self, store: KeyStore | None) -> list[Route[Handler]]:
         keyring, wall = lambda: self.keyring, self.clock.wall
         explaining = Explaining(keyring=keyring, catalog=lambda: self.snapshot, now=wall)
-        return [*Whoami(keyring=keyring, now=wall).routes(), *explaining.routes()]
+        admin = KeyAdmin(
+            store,
+            keyring,
+            lambda changes: self.turn_keys(self.keys.take(changes)),
+            self.clock,
+            secrets.randbits,
+            last_used_s=self.keys.last_used_s,
+        )
+        described = OpenApi(lambda: self.dispatcher.router.routes)
+        return [
+            *Whoami(keyring=keyring, now=wall).routes(),
+            *explaining.routes(),
+            *admin_routes(admin),
+            *described.routes(),
+        ]
+
+    @property
+    def keyring(self) -> Keyring:
+        """The keys in force."""
+        return self.keys.keyring
 
     @property
     def snapshot(self) -> Snapshot:
@@ -96,10 +134,14 @@ class Gateway:
     def apply(self, config: Config, snapshot: Snapshot, changes: Changes) -> None:
         """Put new settings and a new catalog in force in one step, without a pause.
 
-        Bind address, TLS and file watching keep what they had at start.
+        Bind address, TLS, key store and file watching keep what they had at start.
+
+        Raises:
+            ValueError: a configured key is one of the store; nothing has changed.
         """
-        origin = _origin_policy(config)
-        keyring = _keyring(config, self.clock)
+        origin = origin_policy(config)
+        wanted = configured(config)
+        keyring = self.keys.reconfigured(wanted)
         # Nothing below can fail, so there is no state half way between old and new.
         self.config = config
         self.means.request_timeout_s = config.request_timeout_seconds
@@ -109,18 +151,35 @@ class Gateway:
         self.dispatcher.max_body_bytes = config.max_body_bytes
         self.dispatcher.access_log = config.access_log
         self.forwarder.snapshot = snapshot
-        self.fleet.reconfigure(_fleet_settings(config, keyring))
+        self.fleet.reconfigure(fleet_settings(config, keyring))
         self.fleet.apply(snapshot, changes)
         self.management.last_reload = self.clock.now()
+        self.keys.adopt(wanted, keyring)
         self.turn_keys(keyring)
         set_level(config.log_level)
 
     def turn_keys(self, keyring: Keyring) -> None:
         """Put other keys in force at once: whoever lost theirs is out, streams and all."""
-        self.keyring = keyring
-        self.fleet.reconfigure(_fleet_settings(self.config, keyring))
+        self.fleet.reconfigure(fleet_settings(self.config, keyring))
         self.dispatcher.authenticator = self._authenticator()
         self.end_locked_out()
+        self._next_end_s = keyring.identifier.next_end_s()
+
+    def lose_store(self, lost: bool) -> None:
+        """Keys of the store open nothing new while ``lost``; what they have open goes on."""
+        self._store_lost = lost
+        self.dispatcher.authenticator = self._authenticator()
+
+    def end_expired(self) -> None:
+        """Called about twice a second: an expiry has no event of its own."""
+        if self._next_end_s <= self.clock.wall():
+            self.end_locked_out()
+            self._next_end_s = self.keyring.identifier.next_end_s()
+
+    def take_used(self) -> Collection[KeyId]:
+        """The keys that opened since this was last asked."""
+        used, self.dispatcher.used = self.dispatcher.used, set()
+        return used
 
     def end_locked_out(self) -> None:
         """End what is open in the name of keys that are no longer in force."""
@@ -129,7 +188,10 @@ class Gateway:
 
     def _authenticator(self) -> Authenticator:
         """Off only when the configuration says so by having no way to authenticate at all."""
-        return self.keyring.identifier if self.config.auth_enabled else NoAuthentication()
+        if not self.config.auth_enabled:
+            return NoAuthentication()
+        identifier = self.keyring.identifier
+        return identifier.store_lost() if self._store_lost else identifier
 
     def _end_streams(self, unwanted: Callable[[Principal], bool]) -> None:
         """End what is open in the name of certain callers: sessions, streams, calls in flight."""
@@ -159,46 +221,62 @@ async def running(
     environ: Mapping[str, str],
     clock: Clock,
     reload: Callable[[], Awaitable[ReloadReport]],
+    store: KeyStore | None = None,
 ) -> AsyncIterator[Gateway]:
-    """A gateway with its servers; on the way out every server is stopped and nothing is left."""
-    settings = _fleet_settings(config, _keyring(config, clock))
+    """A gateway with its servers; on the way out every server is stopped and nothing is left.
+
+    Raises:
+        InvalidConfig: a configured key is one of the store.
+        StoreUnavailable: the store does not answer.
+    """
+    stored = NOTHING_STORED if store is None else await to_thread.run_sync(store.read)
+    keys = _keys(config, clock, stored)
+    settings = fleet_settings(config, keys.keyring)
     fleet = Fleet(settings, opener_for(config.outbound, environ), clock)
     fleet.apply(snapshot, diff(Snapshot(), snapshot))
     async with anyio.create_task_group() as supervision:
         await supervision.start(fleet.run)
         async with anyio.create_task_group() as requests:
-            yield Gateway(config, snapshot, fleet, requests, clock=clock, reload=reload)
+            gateway = Gateway(
+                config,
+                snapshot,
+                fleet,
+                requests,
+                clock=clock,
+                keys=keys,
+                store=store,
+                reload=reload,
+            )
+            async with anyio.create_task_group() as keeping:
+                keeping.start_soon(_keep_time, gateway)
+                if store is not None:
+                    keeping.start_soon(_follower(store, gateway).run)
+                yield gateway
+                keeping.cancel_scope.cancel()
             requests.cancel_scope.cancel()
         await fleet.aclose()
 
 
-def _fleet_settings(config: Config, keyring: Keyring) -> FleetSettings:
-    tenants = any(one.deleted_at is None for one in keyring.tenants.values())
-    return FleetSettings(
-        idle_timeout_s=config.idle_timeout_seconds,
-        health_check_interval_s=config.health_check_interval_seconds,
-        start_timeout_s=config.start_timeout_seconds,
-        drain_timeout_s=config.max_request_seconds,
-        max_connections_per_server=config.max_connections_per_server,
-        default_isolation=Isolation.TENANT if tenants else Isolation.SHARED,
+def _keys(config: Config, clock: Clock, stored: StoreChanges) -> KeysInForce:
+    try:
+        return KeysInForce(configured(config), clock.wall, stored)
+    except ValueError as error:
+        text = f"{error}; revoke the one of the store, or take the other out of the file"
+        raise InvalidConfig([Problem(str(config.source or "config.yaml"), text)]) from error
+
+
+def _follower(store: KeyStore, gateway: Gateway) -> Follower:
+    return Follower(
+        store,
+        gateway.keys,
+        gateway.clock,
+        turn=gateway.turn_keys,
+        lost=gateway.lose_store,
+        used=gateway.take_used,
     )
 
 
-def _origin_policy(config: Config) -> OriginPolicy:
-    return OriginPolicy(
-        cors_enabled=config.cors_enabled,
-        cors_origins=config.cors_origins,
-        allowed_hosts=config.allowed_hosts,
-        auth_enabled=config.auth_enabled,
-        public_url=config.public_url,
-        scheme="https" if config.tls else "http",
-    )
-
-
-def _path_of(public_url: str | None) -> str:
-    """What a proxy in front puts before our paths."""
-    return "" if public_url is None else urlsplit(public_url).path.rstrip("/")
-
-
-def _keyring(config: Config, clock: Clock) -> Keyring:
-    return Keyring(config.tenants, config.keys, clock.wall, roles=config.roles)
+async def _keep_time(gateway: Gateway) -> NoReturn:
+    while True:
+        await anyio.sleep(LOOK_S)
+        gateway.end_expired()

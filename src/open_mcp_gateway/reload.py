@@ -108,7 +108,11 @@ class Reloader:
             log.warning("configuration", extra={"where": problem.where, "note": problem.message})
         report = ReloadReport(before=gateway.snapshot, after=catalog.snapshot)
         changes = diff(report.before, report.after)
-        gateway.apply(new, report.after, changes)
+        try:
+            gateway.apply(new, report.after, changes)
+        except ValueError as error:
+            log.error("reload refused", extra={"problems": [str(error)]})
+            raise ReloadFailed(str(error)) from error
         log.info(
             "reloaded",
             extra={

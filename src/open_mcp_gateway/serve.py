@@ -22,6 +22,7 @@ from open_mcp_gateway.clock import SystemClock
 from open_mcp_gateway.config.model import Config, ListenAddress
 from open_mcp_gateway.config.watch import watch
 from open_mcp_gateway.inbound.hot import Connection
+from open_mcp_gateway.keystore.store import KeyStore
 from open_mcp_gateway.outbound.leftovers import find_leftovers
 from open_mcp_gateway.reload import Reloader, Sources
 
@@ -64,7 +65,11 @@ def _is_literal(host: str) -> bool:
 
 
 async def serve(
-    config: Config, snapshot: Snapshot, sources: Sources, listener: socket.socket
+    config: Config,
+    snapshot: Snapshot,
+    sources: Sources,
+    listener: socket.socket,
+    store: KeyStore | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain: requests in flight end, servers stop.
 
@@ -75,7 +80,12 @@ async def serve(
     # between must not end the program with servers left behind.
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with running(
-            config, snapshot, environ=sources.environ, clock=SystemClock(), reload=reloader.reload
+            config,
+            snapshot,
+            environ=sources.environ,
+            clock=SystemClock(),
+            reload=reloader.reload,
+            store=store,
         ) as gateway:
             reloader.gateway = gateway
             server = _Server(_uvicorn_config(config, gateway))

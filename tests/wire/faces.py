@@ -34,6 +34,8 @@ from open_mcp_gateway.clock import SystemClock
 from open_mcp_gateway.config.model import Config, ListenAddress
 from open_mcp_gateway.inbound.hot import Connection
 from open_mcp_gateway.inbound.management import ReloadReport
+from open_mcp_gateway.keystore.open import create_store
+from open_mcp_gateway.keystore.store import KeyStore
 from open_mcp_gateway.names import KeyId, ServerId
 from open_mcp_gateway.outbound.settings import OutboundSettings
 from open_mcp_gateway.supervisor.instance import Instance
@@ -188,7 +190,9 @@ async def _no_reload() -> ReloadReport:
 
 
 @contextlib.contextmanager
-def face(name: str, *servers: ServerSpec, **settings: Any) -> Iterator[Face]:
+def face(
+    name: str, *servers: ServerSpec, store: KeyStore | None = None, **settings: Any
+) -> Iterator[Face]:
     """A gateway with ``KEY`` and these servers; ``settings`` are members of ``Config``."""
     protocol, uvloop = PROTOCOLS[name]
     config = Config(
@@ -208,7 +212,12 @@ def face(name: str, *servers: ServerSpec, **settings: Any) -> Iterator[Face]:
 
         async def live() -> None:
             async with running(
-                config, snapshot, environ={}, clock=SystemClock(), reload=_no_reload
+                config,
+                snapshot,
+                environ={},
+                clock=SystemClock(),
+                reload=_no_reload,
+                store=store,
             ) as gateway:
                 prepared = serve._uvicorn_config(config, gateway)
                 if protocol is not None:
@@ -227,6 +236,16 @@ def face(name: str, *servers: ServerSpec, **settings: Any) -> Iterator[Face]:
             found.server.should_exit = True
             portal.call(serve._cut_off, found.server)
             ended.result(STARTS_IN_S)
+
+
+@contextlib.contextmanager
+def new_store(folder: Path) -> Iterator[KeyStore]:
+    """An empty key store in ``folder``."""
+    store = create_store("sqlite", path=folder / "keys.db")
+    try:
+        yield store
+    finally:
+        store.close()
 
 
 def _entry(spec: ServerSpec) -> CatalogEntry:

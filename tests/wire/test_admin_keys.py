@@ -3,44 +3,22 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from open_mcp_gateway.inbound.admin_tenants import admin_routes
-from open_mcp_gateway.inbound.openapi import OpenApi
-from open_mcp_gateway.inbound.routes import Router
-from open_mcp_gateway.keystore.store import StoreChanges
-from open_mcp_gateway.operations.keys import KeyAdmin
 from tests.rawhttp import Answer, request
-from tests.unit.operations.memory import MemoryStore
-from tests.wire.faces import AUTH, HOT, JSON, KEY, Face, face
+from tests.wire.faces import AUTH, HOT, JSON, KEY, Face, face, new_store
 
 OPENAPI: Final = b"/openapi.json"
 
 
-def _equip(front: Face, store: MemoryStore | None) -> None:
-    """Give the gateway key management on ``store``."""
-    gateway = front.gateway
-
-    def turn(changes: StoreChanges) -> None:
-        gateway.turn_keys(gateway.keyring.changed(changes.keys, changes.tenants))
-
-    keys = KeyAdmin(store, lambda: gateway.keyring, turn, gateway.clock, secrets.randbits)
-    dispatcher = gateway.dispatcher
-    described = OpenApi(lambda: dispatcher.router.routes)
-    dispatcher.router = Router(
-        [*dispatcher.router.routes, *admin_routes(keys), *described.routes()]
-    )
-
-
 @pytest.fixture(params=HOT)
-def front(request: pytest.FixtureRequest) -> Iterator[Face]:
-    with face(request.param) as found:
-        found.inside(lambda: _equip(found, MemoryStore()))
+def front(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Face]:
+    with new_store(tmp_path) as store, face(request.param, store=store) as found:
         yield found
 
 
@@ -221,7 +199,6 @@ def test_the_description_is_for_any_key_and_of_the_running_table(front: Face) ->
 
 def test_without_authentication_there_is_no_key_management() -> None:
     with face("hot", auth_enabled=False, keys=()) as front:
-        front.inside(lambda: _equip(front, MemoryStore()))
         told(make(front), 409, "auth_disabled")
         told(ask(front, "GET", "/admin/keys"), 409, "auth_disabled")
         told(ask(front, "GET", "/admin/tenants"), 409, "auth_disabled")
@@ -229,7 +206,6 @@ def test_without_authentication_there_is_no_key_management() -> None:
 
 def test_without_a_store_nothing_is_changed() -> None:
     with face("hot") as front:
-        front.inside(lambda: _equip(front, None))
         told(make(front), 501, "store_not_configured")
         listed = told(ask(front, "GET", "/admin/keys"), 200)["data"]
         assert [one["source"] for one in listed] == ["config"]

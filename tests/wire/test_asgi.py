@@ -36,7 +36,7 @@ LIMIT: Final = 3_000
 @pytest.fixture(scope="module")
 def faces() -> Iterator[list[Face]]:
     servers = (server("echo", "echo"), server("crash", "crash_at_start"))
-    settings = {"max_body_bytes": LIMIT}
+    settings: dict[str, Any] = {"max_body_bytes": LIMIT}
     with (
         face(COMPARED[0], *servers, **settings) as one,
         face(COMPARED[1], *servers, **settings) as two,

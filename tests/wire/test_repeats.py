@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from open_mcp_gateway.access.policy import platform_admin
-from open_mcp_gateway.auth.apikeys import KeyDigest, digest_of
+from open_mcp_gateway.access.policy import ROLES, holding_of, platform_admin
+from open_mcp_gateway.auth.apikeys import digest_of
 from open_mcp_gateway.auth.identify import Identifier
 from open_mcp_gateway.names import KeyId
 from tests.rawhttp import Wire
@@ -75,10 +76,11 @@ def test_a_key_that_is_gone_opens_nothing(hot: Face, again: int) -> None:
     with hot.connect() as wire:
         for number in range(again):
             ask(wire, "one", number)
-        other = KeyDigest(KeyId("other"), digest_of(b"test-key-other-19c2"))
+        digest = digest_of(b"test-key-other-19c2")
+        other = (digest, holding_of(platform_admin(digest, KeyId("other")), {}, ROLES))
 
         def turn() -> None:
-            hot.gateway.dispatcher.authenticator = Identifier([other], platform_admin)
+            hot.gateway.dispatcher.authenticator = Identifier([other], time.time)
 
         hot.inside(turn)
         wire.send(echo("one", message_id=9))

@@ -12,8 +12,8 @@ import pytest
 from open_mcp_gateway.access.keyring import Keyring
 from open_mcp_gateway.catalog.model import Snapshot
 from open_mcp_gateway.clock import SystemClock
-from open_mcp_gateway.inbound.dispatch import Handler
 from open_mcp_gateway.inbound.explaining import Explaining
+from open_mcp_gateway.inbound.handlers import Handler
 from open_mcp_gateway.inbound.management import Management, ReloadReport, ServerControl
 from open_mcp_gateway.inbound.routes import AnyKey, Open, Route, Router
 from open_mcp_gateway.inbound.whoami import Whoami

@@ -94,7 +94,7 @@ def test_the_first_event_says_where_to_post(front: Face, client: MakeClient) -> 
 
 
 def test_the_place_is_the_one_outside(client: MakeClient) -> None:
-    settings = {"public_url": "https://example.test/gw/"}
+    settings: dict[str, Any] = {"public_url": "https://example.test/gw/"}
     with face("hot", talker("talker", "legacy"), **settings) as running:
         one = opened(client(running, "talker"))
         assert one.place.startswith(b"/gw/servers/talker/messages?sessionId=")

@@ -6,14 +6,17 @@ new one would let in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import final
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TypeVar, final
 
 from open_mcp_gateway.access.policy import ROLES, Roles, holding_of, principal_of
 from open_mcp_gateway.auth.identify import Holding, Identifier, Reason
 from open_mcp_gateway.auth.principal import Platform, Principal
 from open_mcp_gateway.auth.records import KeyRecord, TenantRecord
 from open_mcp_gateway.names import KeyId, TenantId
+
+Id = TypeVar("Id")
+Record = TypeVar("Record")
 
 
 @final
@@ -30,27 +33,34 @@ class Keyring:
         *,
         roles: Roles = ROLES,
     ) -> None:
-        self.tenants: Mapping[TenantId, TenantRecord] = {one.id: one for one in tenants}
-        self.keys: Mapping[KeyId, KeyRecord] = {one.id: one for one in keys}
+        self.tenants: dict[TenantId, TenantRecord] = {one.id: one for one in tenants}
+        self.keys: dict[KeyId, KeyRecord] = {one.id: one for one in keys}
         self.roles = roles
         self.identifier = Identifier(self._holdings(self.keys.values()), now)
 
     def changed(
-        self, keys: Iterable[KeyRecord] = (), tenants: Iterable[TenantRecord] = ()
+        self,
+        keys: Iterable[KeyRecord] = (),
+        tenants: Iterable[TenantRecord] = (),
+        *,
+        gone: Collection[KeyId] = (),
+        gone_tenants: Collection[TenantId] = (),
     ) -> Keyring:
-        """Another one with these records in place of those with the same ids."""
-        new_keys, new_tenants = list(keys), list(tenants)
+        """Another one with these records in place of those with the same ids, and without those
+        that are ``gone``. ValueError as above."""
+        new_keys = {one.id: one for one in keys}
+        new_tenants = {one.id: one for one in tenants}
         other = object.__new__(Keyring)
         other.roles = self.roles
-        other.tenants = {**self.tenants, **{one.id: one for one in new_tenants}}
-        other.keys = {**self.keys, **{one.id: one for one in new_keys}}
-        touched = {one.id for one in new_tenants}
-        affected = {one.id: one for one in new_keys}
+        other.tenants = _without(self.tenants, gone_tenants) | new_tenants
+        other.keys = _without(self.keys, gone) | new_keys
+        touched = {*new_tenants, *gone_tenants}
+        affected = dict(new_keys)
         if touched:
             affected |= {one.id: one for one in other.keys.values() if one.holder in touched}
-        before = [self.keys[key_id] for key_id in affected if key_id in self.keys]
-        gone = [digest for record in before for digest in record.digests]
-        other.identifier = self.identifier.changed(gone, other._holdings(affected.values()))
+        before = [self.keys[key_id] for key_id in (*affected, *gone) if key_id in self.keys]
+        old = [digest for record in before for digest in record.digests]
+        other.identifier = self.identifier.changed(old, other._holdings(affected.values()))
         return other
 
     def _holdings(self, keys: Iterable[KeyRecord]) -> Iterable[tuple[bytes, Holding]]:
@@ -72,3 +82,10 @@ class Keyring:
         for record in self.keys.values():
             if isinstance(record.holder, Platform) and record.status(now_s) == "active":
                 yield record
+
+
+def _without(records: Mapping[Id, Record], gone: Collection[Id]) -> dict[Id, Record]:
+    left = dict(records)
+    for one in gone:
+        left.pop(one, None)
+    return left

@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 
 from open_mcp_gateway.auth.identify import ALWAYS_S, Holding, Reason
 from open_mcp_gateway.auth.principal import PLATFORM, Permission, Platform, Principal
-from open_mcp_gateway.auth.records import KeyRecord, TenantRecord
+from open_mcp_gateway.auth.records import KeyRecord, Source, TenantRecord
 from open_mcp_gateway.auth.scope import EVERYTHING, Everything
 from open_mcp_gateway.names import KeyId, Namespace, TenantId
 
@@ -105,6 +105,7 @@ def holding_of(record: KeyRecord, tenants: Tenants, roles: Roles) -> Holding:
         opens_at_s=-ALWAYS_S if record.not_before is None else record.not_before,
         closes_at_s=ALWAYS_S if record.expires_at is None else record.expires_at,
         networks=None if networks is None else tuple(ip_network(one) for one in networks),
+        stored=record.source is Source.STORE,
     )
 
 

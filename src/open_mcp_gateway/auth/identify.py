@@ -19,7 +19,7 @@ from open_mcp_gateway.auth.apikeys import DIGEST_BYTES, digest_of
 from open_mcp_gateway.auth.credential import RawHeaders, credential_of
 from open_mcp_gateway.auth.principal import PLATFORM, Permission, Principal
 from open_mcp_gateway.auth.scope import EVERYTHING, UNNARROWED
-from open_mcp_gateway.errors import WrongKey
+from open_mcp_gateway.errors import StoreUnavailable, WrongKey
 from open_mcp_gateway.names import KeyId
 
 ANONYMOUS_ROLE: Final = "anonymous"
@@ -69,6 +69,9 @@ class Holding(Struct, frozen=True, kw_only=True):
     networks: tuple[Network, ...] | None = None
     """None: from anywhere. Empty: from nowhere."""
 
+    stored: bool = False
+    """Kept in the key store, so that another process may have changed it."""
+
     def refusal(self, now_s: float, client: str) -> Reason | None:
         """Why it does not open at this moment to ``client`` (``host:port``); None: it does."""
         reason = self.not_live(now_s)
@@ -94,7 +97,7 @@ class Identifier:
     Without a single key it refuses everybody. Immutable: other keys are another Identifier.
     """
 
-    __slots__ = ("_by_digest", "_by_id", "_now")
+    __slots__ = ("_by_digest", "_by_id", "_now", "_store_lost")
 
     def __init__(self, holdings: Iterable[tuple[bytes, Holding]], now: Callable[[], float]) -> None:
         """``holdings`` are digests (32 bytes) with what they open; ``now`` is wall time.
@@ -103,6 +106,7 @@ class Identifier:
             ValueError: a digest is not one, or has two owners.
         """
         self._now = now
+        self._store_lost = False
         self._by_digest: dict[bytes, tuple[bytes, Holding]] = {}
         self._by_id: dict[KeyId, Holding] = {}
         for digest, holding in holdings:
@@ -133,6 +137,13 @@ class Identifier:
             other._add(digest, holding)
         return other
 
+    def store_lost(self) -> Identifier:
+        """The same for as long as nobody can say what became of the keys of the store."""
+        other = Identifier((), self._now)
+        other._by_digest, other._by_id = self._by_digest, self._by_id
+        other._store_lost = True
+        return other
+
     def __len__(self) -> int:
         return len(self._by_digest)
 
@@ -151,10 +162,13 @@ class Identifier:
 
         Raises:
             WrongKey: nobody's, or one that is not in force; then with the reason.
+            StoreUnavailable: it may have been revoked, and nobody can say.
         """
         holding = self.find(credential)
         if holding is None:
             raise WrongKey(_WRONG)
+        if holding.stored and self._store_lost:
+            raise StoreUnavailable("the key store does not answer", retry_after_s=1)
         reason = holding.refusal(self._now(), client)
         if reason is not None:
             raise WrongKey(_WRONG, reason=reason)

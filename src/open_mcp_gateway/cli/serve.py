@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 
 import anyio
 
 from open_mcp_gateway import serve
+from open_mcp_gateway.catalog.model import Snapshot
 from open_mcp_gateway.cli.check import check
 from open_mcp_gateway.cli.sources import add_source_options, print_warnings, sources_from
+from open_mcp_gateway.cli.store import opened
 from open_mcp_gateway.config.model import Config, LogFormat
+from open_mcp_gateway.keystore.store import KeyStore
+from open_mcp_gateway.reload import Sources
 from open_mcp_gateway.telemetry import logs
 
 HELP = "Serve MCP servers over HTTP."
@@ -34,11 +39,19 @@ def run(options: argparse.Namespace) -> int:
     config, catalog = sources.read()
     print_warnings((*config.warnings, *catalog.warnings))
     configure_logs(config.config)
+    with contextlib.ExitStack() as open_here:
+        store = None
+        if config.config.store is not None:
+            store = open_here.enter_context(opened(config.config.store))
+        return _serve(config.config, catalog.snapshot, sources, store)
+
+
+def _serve(config: Config, snapshot: Snapshot, sources: Sources, store: KeyStore | None) -> int:
     try:
-        listener = serve.bind(config.config.listen_addr)
+        listener = serve.bind(config.listen_addr)
     except OSError as error:
         print(
-            f"error: cannot listen on {config.config.listen_addr}: {error.strerror or error}; "
+            f"error: cannot listen on {config.listen_addr}: {error.strerror or error}; "
             "choose another address with --listen-addr or listen_addr",
             file=sys.stderr,
         )
@@ -46,10 +59,11 @@ def run(options: argparse.Namespace) -> int:
     with listener:
         anyio.run(
             serve.serve,
-            config.config,
-            catalog.snapshot,
+            config,
+            snapshot,
             sources,
             listener,
+            store,
             backend_options={"use_uvloop": True},
         )
     return 0

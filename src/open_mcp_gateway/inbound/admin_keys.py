@@ -21,7 +21,7 @@ from open_mcp_gateway.inbound.admin_parts import (
     query_of,
     wanted_rev,
 )
-from open_mcp_gateway.inbound.dispatch import Handler, OnRequest, Request
+from open_mcp_gateway.inbound.handlers import Handler, OnRequest, Request
 from open_mcp_gateway.inbound.routes import Route
 from open_mcp_gateway.operations.keys import Imported, KeyAdmin
 from open_mcp_gateway.operations.listing import DEFAULT_LIMIT, FILTERS, MAX_LIMIT, Filters
@@ -172,7 +172,9 @@ class KeyRoutes:
         return shown
 
     def _view(self, record: KeyRecord) -> KeyView:
-        return key_view(record, self.admin.keyring(), self.admin.clock.wall())
+        admin = self.admin
+        used_s = admin.last_used_s(record)
+        return key_view(record, admin.keyring(), admin.clock.wall(), used_s)
 
 
 def _route(method: str, path: str, permission: Permission, handler: Handler) -> Route[Handler]:

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from open_mcp_gateway.errors import InvalidRequest
-from open_mcp_gateway.inbound.dispatch import Request, check_json
+from open_mcp_gateway.inbound.handlers import Request, check_json
 from open_mcp_gateway.operations.requests import read_body
 from open_mcp_gateway.pipeline.reply import Headers, Reply
 

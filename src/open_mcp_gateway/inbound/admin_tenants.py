@@ -6,7 +6,7 @@ from open_mcp_gateway.access.permit import Clearance
 from open_mcp_gateway.auth.principal import Permission
 from open_mcp_gateway.inbound.admin_keys import KeyRoutes
 from open_mcp_gateway.inbound.admin_parts import answer, body_of, located, query_of, wanted_rev
-from open_mcp_gateway.inbound.dispatch import Handler, OnRequest, Request
+from open_mcp_gateway.inbound.handlers import Handler, OnRequest, Request
 from open_mcp_gateway.inbound.routes import Route
 from open_mcp_gateway.operations.keys import KeyAdmin
 from open_mcp_gateway.operations.requests import TenantCreate, TenantPatch

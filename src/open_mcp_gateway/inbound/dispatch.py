@@ -9,13 +9,12 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol
 
 from anyio.abc import TaskGroup
-from msgspec import UNSET, Struct
+from msgspec import Struct
 
 from open_mcp_gateway.access.authorize import authorize_by_id, require
-from open_mcp_gateway.access.permit import Clearance, Permit
 from open_mcp_gateway.auth.credential import RawHeaders
 from open_mcp_gateway.auth.identify import Holding
 from open_mcp_gateway.auth.principal import Permission, Principal
@@ -24,89 +23,36 @@ from open_mcp_gateway.errors import (
     Draining,
     GatewayError,
     InternalError,
-    InvalidRequest,
     MethodNotAllowed,
     TooLarge,
     Unauthenticated,
-    UnsupportedMedia,
     WrongKey,
 )
 from open_mcp_gateway.inbound.access_log import AccessLog, record
 from open_mcp_gateway.inbound.arrival import UNKNOWN_SIZE, Arrival
+from open_mcp_gateway.inbound.handlers import (
+    Abandonable,
+    Handler,
+    McpPoint,
+    McpStream,
+    OnCaller,
+    OnGateway,
+    OnRequest,
+    OnServer,
+    Probe,
+    Request,
+    check_json,
+)
 from open_mcp_gateway.inbound.origin import OriginPolicy
 from open_mcp_gateway.inbound.routes import AnyKey, Match, Router
+from open_mcp_gateway.names import KeyId
 from open_mcp_gateway.pipeline.forward import Forwarder
 from open_mcp_gateway.pipeline.reply import Headers, Reply, Responder, retry_after, rpc_failure
 from open_mcp_gateway.protocol.faults import FAULTS, management_body
-from open_mcp_gateway.protocol.jsonrpc import Message, call_of, decode_message, raw_id_of, text_of
+from open_mcp_gateway.protocol.jsonrpc import Message, call_of, decode_message, raw_id_of
 from open_mcp_gateway.telemetry.logs import TRACE
 
 log = logging.getLogger(__name__)
-
-
-class Probe(Struct, frozen=True):
-    """Serves a route that is open to everybody: knows nothing of the request."""
-
-    answer: Callable[[], Reply]
-
-
-class OnGateway(Struct, frozen=True):
-    """Serves a route about the gateway as a whole; gets the raw query string too."""
-
-    run: Callable[[Clearance, bytes], Awaitable[Reply]]
-
-
-class OnServer(Struct, frozen=True):
-    """Serves a route about one server."""
-
-    run: Callable[[Permit], Awaitable[Reply]]
-
-
-class Request(Struct, frozen=True):
-    """What an administrative route is asked, as received."""
-
-    ref: str
-    """What stands in the place of the placeholder; empty where the path has none."""
-
-    query: bytes
-    body: bytes
-    arrival: Arrival
-
-
-class OnRequest(Struct, frozen=True):
-    """Serves a route about the gateway that reads more of a request than its query string."""
-
-    run: Callable[[Clearance, Request], Awaitable[Reply]]
-
-
-class OnCaller(Struct, frozen=True):
-    """Serves a route that tells a caller about itself."""
-
-    run: Callable[[Principal, Request], Awaitable[Reply]]
-
-
-class McpPoint(Struct, frozen=True):
-    """Takes MCP messages for the server that ``server_of`` finds named in the request.
-
-    ``server_of`` raises InvalidRequest if none is named.
-    """
-
-    server_of: Callable[[Arrival, Message], str]
-
-
-class Abandonable(Protocol):
-    """What is told when the client of a request goes away while the outcome is open."""
-
-    def abandon(self) -> None: ...
-
-
-class McpStream(Struct, frozen=True):
-    """Serves an MCP endpoint of one server; sees the request itself."""
-
-    serve: Callable[[Arrival, Permit, bytes, Responder], Abandonable | None]
-
-
-Handler: TypeAlias = Probe | OnGateway | OnServer | OnRequest | OnCaller | McpPoint | McpStream
 
 
 class Authenticator(Protocol):
@@ -171,6 +117,9 @@ class Dispatcher:
         self.now = now
         """Wall time, in seconds since the epoch."""
 
+        self.used: set[KeyId] = set()
+        """The keys that opened since somebody last emptied this."""
+
     def admit(self, arrival: Arrival, *, http_version: str = "1.1") -> Admitted:
         """Let the sender in, from the head of the request alone.
 
@@ -188,6 +137,7 @@ class Dispatcher:
         holding = self.authenticator.authenticate(headers, arrival.client)
         principal = holding.principal
         arrival.key_id = principal.key_id
+        self.used.add(principal.key_id)
         if self.max_body_bytes < arrival.pending_bytes() < UNKNOWN_SIZE:
             raise self.too_large()
         expect = arrival.header(b"expect")
@@ -214,7 +164,10 @@ class Dispatcher:
         arrival = before.arrival.again(declared)
         if self.max_body_bytes < arrival.pending_bytes() < UNKNOWN_SIZE:
             raise self.too_large()
-        return Admitted(arrival, None, before.principal, ends_s=before.ends_s)
+        principal = before.principal
+        if principal is not None:
+            self.used.add(principal.key_id)
+        return Admitted(arrival, None, principal, ends_s=before.ends_s)
 
     @property
     def policies(self) -> tuple[object, object]:
@@ -366,32 +319,7 @@ def _request(arrival: Arrival, match: Match[Handler], body: bytes) -> Request:
     return Request(match.ref or "", arrival.query, body, arrival)
 
 
-def check_json(arrival: Arrival) -> None:
-    """Raises UnsupportedMedia if the body is not JSON by its own account."""
-    media = arrival.header(b"content-type")
-    if media is not None and media.partition(b";")[0].strip().lower() != b"application/json":
-        raise UnsupportedMedia("send the body as 'Content-Type: application/json'")
-
-
 def _trace(what: str, arrival: Arrival, body: bytes) -> None:
     """Message content, which appears at this level alone."""
     content = body.decode("utf-8", "replace")
     log.log(TRACE, what, extra={"request_id": arrival.request_id, "content": content})
-
-
-def server_in_envelope(_: Arrival, message: Message) -> str:
-    """The server that ``POST /mcp`` is about: the member ``server_id``."""
-    if message.server_id is UNSET:
-        raise InvalidRequest(
-            "this version serves no bare MCP on this path yet: put 'server_id' into the object, "
-            'as in {"server_id": "...", "method": "tools/list"}, or POST to /rpc with X-Server-ID'
-        )
-    return text_of(message.server_id, "server_id")
-
-
-def server_in_header(arrival: Arrival, _: Message) -> str:
-    """The server that ``POST /rpc`` is about: the header ``X-Server-ID``, exactly once."""
-    named = [value for name, value in arrival.headers if name == b"x-server-id"]
-    if len(named) != 1 or not named[0].strip():
-        raise InvalidRequest("name the server in one X-Server-ID header")
-    return named[0].strip().decode("ascii", "backslashreplace")

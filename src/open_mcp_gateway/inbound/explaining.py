@@ -17,7 +17,7 @@ from open_mcp_gateway.auth.records import KeyRecord
 from open_mcp_gateway.auth.scope import ScopeText
 from open_mcp_gateway.catalog.model import Snapshot
 from open_mcp_gateway.errors import InvalidRequest, NotFound, UnsupportedMedia, WrongKey
-from open_mcp_gateway.inbound.dispatch import Handler, OnCaller, Request
+from open_mcp_gateway.inbound.handlers import Handler, OnCaller, Request
 from open_mcp_gateway.inbound.routes import ANY_KEY, Route
 from open_mcp_gateway.names import KeyId, ServerId, TenantId
 from open_mcp_gateway.pipeline.reply import Reply

@@ -17,7 +17,7 @@ from open_mcp_gateway.catalog.diff import diff
 from open_mcp_gateway.catalog.model import CatalogEntry, Snapshot
 from open_mcp_gateway.clock import Clock, rfc3339
 from open_mcp_gateway.errors import ReloadFailed, UpstreamUnavailable
-from open_mcp_gateway.inbound.dispatch import (
+from open_mcp_gateway.inbound.handlers import (
     Handler,
     McpPoint,
     OnGateway,

@@ -20,7 +20,7 @@ from open_mcp_gateway.errors import (
 )
 from open_mcp_gateway.inbound.arrival import Arrival
 from open_mcp_gateway.inbound.batch import Batch, check_batch, elements_of, is_batch
-from open_mcp_gateway.inbound.dispatch import Abandonable, Handler, McpStream
+from open_mcp_gateway.inbound.handlers import Abandonable, Handler, McpStream
 from open_mcp_gateway.inbound.routes import Route, RouteKind
 from open_mcp_gateway.inbound.session_sink import SessionSink
 from open_mcp_gateway.pipeline.errand import Errand

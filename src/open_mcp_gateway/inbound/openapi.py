@@ -15,14 +15,7 @@ import msgspec
 
 from open_mcp_gateway import __version__
 from open_mcp_gateway.auth.principal import Permission, Principal
-from open_mcp_gateway.inbound.dispatch import (
-    Handler,
-    McpPoint,
-    McpStream,
-    OnCaller,
-    Probe,
-    Request,
-)
+from open_mcp_gateway.inbound.handlers import Handler, McpPoint, McpStream, OnCaller, Probe, Request
 from open_mcp_gateway.inbound.routes import ANY_KEY, Open, Route, RouteKind
 from open_mcp_gateway.operations.listing import FILTERS
 from open_mcp_gateway.operations.requests import (

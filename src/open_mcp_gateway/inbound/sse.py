@@ -17,7 +17,7 @@ from open_mcp_gateway.auth.principal import Permission, Principal
 from open_mcp_gateway.errors import Busy, InvalidRequest, NotFound
 from open_mcp_gateway.inbound.arrival import Arrival
 from open_mcp_gateway.inbound.batch import is_response
-from open_mcp_gateway.inbound.dispatch import Handler, McpStream
+from open_mcp_gateway.inbound.handlers import Handler, McpStream
 from open_mcp_gateway.inbound.routes import Route, RouteKind
 from open_mcp_gateway.names import KeyId
 from open_mcp_gateway.pipeline.channel_sink import ChannelSink

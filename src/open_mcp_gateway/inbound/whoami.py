@@ -16,7 +16,7 @@ from open_mcp_gateway.auth.records import KeyRecord
 from open_mcp_gateway.auth.scope import NOTHING, Everything, Selection, written
 from open_mcp_gateway.clock import rfc3339
 from open_mcp_gateway.errors import WrongKey
-from open_mcp_gateway.inbound.dispatch import Handler, OnCaller, OnGateway, Request
+from open_mcp_gateway.inbound.handlers import Handler, OnCaller, OnGateway, Request
 from open_mcp_gateway.inbound.routes import ANY_KEY, Route
 from open_mcp_gateway.pipeline.reply import Reply
 

@@ -172,6 +172,9 @@ class PostgresStore:
     def note_use(self, used: Mapping[KeyId, float]) -> None:
         sql.note_use(self, used)
 
+    def used_since(self, after_s: float) -> Mapping[KeyId, float]:
+        return sql.used_since(self, after_s)
+
     def wait_for_change(self, timeout_s: float) -> bool:
         for _ in range(max(1, math.ceil(timeout_s / POLL_S))):
             if self._closed.is_set():

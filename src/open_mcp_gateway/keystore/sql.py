@@ -264,6 +264,14 @@ def note_use(database: Database, used: Mapping[KeyId, float]) -> None:
             )
 
 
+def used_since(database: Database, after_s: float) -> Mapping[KeyId, float]:
+    """``KeyStore.used_since``."""
+    statement = "SELECT id, last_used_at FROM api_keys WHERE last_used_at > ?"
+    with database.reading() as run:
+        rows = run(statement, [milliseconds(after_s)])
+    return {KeyId(key_id): moment / 1000 for key_id, moment in rows}
+
+
 def _unreadable(row: UnreadableRow) -> StoreUnavailable:
     problem = StoreUnavailable("A record of the key store cannot be read.")
     problem.add_note(f"the row of {row}")

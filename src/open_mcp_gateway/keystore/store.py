@@ -97,4 +97,8 @@ class KeyStore(Protocol):
         """Keep when each key was last used (seconds since the epoch); never moves it back, and
         raises no revision."""
 
+    def used_since(self, after_s: float) -> Mapping[KeyId, float]:
+        """When each key was last used, of those for which that was noted as later than ``after_s``
+        (seconds since the epoch)."""
+
     def close(self) -> None: ...

@@ -90,11 +90,12 @@ class KeyAdmin:
         clock: Clock,
         random_bits: Callable[[int], int],
         *,
-        changer: Changer | None = None,
+        last_used_s: Callable[[KeyRecord], float | None],
     ) -> None:
         self.keyring = keyring
         self.clock = clock
-        self.changer = changer or Changer(store, turn)
+        self.last_used_s = last_used_s
+        self.changer = Changer(store, turn)
         self._random_bits = random_bits
 
     def get(self, clearance: Clearance, key_id: str) -> KeyRecord:
@@ -112,9 +113,15 @@ class KeyAdmin:
     ) -> Page:
         """The keys that are the caller's business, newest first. Raises InvalidRequest."""
         check_filters(filters)
-        now_s = self.clock.wall()
-        ring = self.keyring()
-        return page(ring, clearance.principal, filters, now_s, limit=limit, cursor=cursor)
+        return page(
+            self.keyring(),
+            clearance.principal,
+            filters,
+            self.clock.wall(),
+            self.last_used_s,
+            limit=limit,
+            cursor=cursor,
+        )
 
     def verify(self, clearance: Clearance, text: str, client: str) -> Verdict:
         """What ``text`` would open to ``client``; a key of others is as unknown as none."""

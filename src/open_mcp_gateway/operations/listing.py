@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -75,6 +75,7 @@ def page(
     principal: Principal,
     filters: Filters,
     now_s: float,
+    last_used_s: Callable[[KeyRecord], float | None],
     *,
     limit: int = DEFAULT_LIMIT,
     cursor: str | None = None,
@@ -87,7 +88,9 @@ def page(
     found: Iterable[KeyRecord] = (
         record
         for record in keyring.keys.values()
-        if principal.governs(record.holder) and _passes(record, keyring, filters, now_s)
+        if principal.governs(record.holder)
+        and _passes(record, keyring, filters, now_s)
+        and _rests(record, last_used_s(record), filters.unused_for, now_s)
     )
     if cursor is not None:
         after = _decode(cursor, filters)
@@ -116,7 +119,6 @@ def _passes(record: KeyRecord, keyring: Keyring, filters: Filters, now_s: float)
         all(wanted is None or wanted == value for wanted, value in exact)
         and _reaches(record, keyring, filters.namespace)
         and _expires(record, filters.expiring_within, now_s)
-        and _rests(record, filters.unused_for, now_s)
     )
 
 
@@ -135,12 +137,12 @@ def _expires(record: KeyRecord, within: str | None, now_s: float) -> bool:
     return lives and end is not None and end <= now_s + period_s(within, "expiring_within")
 
 
-def _rests(record: KeyRecord, unused: str | None, now_s: float) -> bool:
+def _rests(record: KeyRecord, used_s: float | None, unused: str | None, now_s: float) -> bool:
     """Neither used nor made since: a key of yesterday is not unused for a month."""
     if unused is None:
         return True
     since = now_s - period_s(unused, "unused_for")
-    return max(record.last_used_at or 0.0, record.created_at or 0.0) <= since
+    return max(used_s or 0.0, record.created_at or 0.0) <= since
 
 
 def _encode(record: KeyRecord, filters: Filters) -> str:

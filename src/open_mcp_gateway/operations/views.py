@@ -58,7 +58,9 @@ class TenantView(Struct, frozen=True, kw_only=True):
     rev: int
 
 
-def key_view(record: KeyRecord, keyring: Keyring, now_s: float) -> KeyView:
+def key_view(
+    record: KeyRecord, keyring: Keyring, now_s: float, last_used_s: float | None
+) -> KeyView:
     """``record`` at a moment."""
     created_at = moment(record.created_at)
     secret = SecretView(version=1, hint=record.hint, created_at=created_at, expires_at=None)
@@ -75,7 +77,7 @@ def key_view(record: KeyRecord, keyring: Keyring, now_s: float) -> KeyView:
         not_before=moment(record.not_before),
         expires_at=moment(record.expires_at),
         secrets=[secret],
-        last_used_at=moment(record.last_used_at),
+        last_used_at=moment(last_used_s),
         created_at=created_at,
         created_by=record.created_by,
         parent=record.parent,

@@ -81,17 +81,16 @@ class ClientSession:
             error.request_id = call.id
             sink.fail(error)
             return None
-        if errand is None:
-            return None
-        errand.start()
-        return None if errand.over else errand
+        if errand is not None:
+            errand.start()
+        return None if errand is None or errand.over else errand
 
     def _errand(self, call: Call, sink: Sink, request_id: str) -> Errand | None:
         raw_id = call.id
         if raw_id is None:
             raise InvalidRequest("a request needs an id")
         if self.closed:
-            raise _session_over()
+            raise NotFound("Session not found")
         if call.method == "ping":
             sink.answer(response(raw_id, b"{}"))
             return None
@@ -106,11 +105,11 @@ class ClientSession:
         self.means.handles.check(self.permit.principal.key_id, self.permit.entry.spec.id, call)
         narrowing.check(self.permit, call)  # before the session remembers anything of it
         exchange = self._exchange(call, sink, request_id)
-        if exchange is None:
-            sink.answer(response(raw_id, b"{}"))
-        else:
+        if exchange is not None:
             self._running[raw_id] = exchange
-        return exchange
+            return exchange
+        sink.answer(response(raw_id, b"{}"))
+        return None
 
     def _begin(self, call: Call, sink: Sink, request_id: str) -> Errand:
         if self.handshake is not None or self._opening:
@@ -371,7 +370,7 @@ class ClientSession:
             return
         self.closed = True
         for exchange in tuple(self._running.values()):
-            exchange.end(_session_over())
+            exchange.end(NotFound("Session not found"))
         self._questions.refuse_all()
         self._backlog.take()
         subscribed, self.subscriptions = self.subscriptions, set()
@@ -385,10 +384,6 @@ class ClientSession:
                     hub.tell(self.permit, self.means, gone)
         if self.manner.owner:
             self.means.servers.release(self.permit, self.manner)
-
-
-def _session_over() -> NotFound:
-    return NotFound("Session not found")
 
 
 def _for_upstream(call: Call) -> Call:

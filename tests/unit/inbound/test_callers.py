@@ -11,8 +11,8 @@ from open_mcp_gateway.auth.apikeys import digest_of
 from open_mcp_gateway.catalog.model import Snapshot
 from open_mcp_gateway.errors import WrongKey
 from open_mcp_gateway.inbound.arrival import Arrival
-from open_mcp_gateway.inbound.dispatch import Request
 from open_mcp_gateway.inbound.explaining import Explaining
+from open_mcp_gateway.inbound.handlers import Request
 from open_mcp_gateway.inbound.whoami import Whoami
 
 RECORD = platform_admin(digest_of(b"test-key-caller"))

@@ -9,7 +9,7 @@ from open_mcp_gateway.auth.principal import Permission
 from open_mcp_gateway.catalog.model import Snapshot
 from open_mcp_gateway.clock import SystemClock
 from open_mcp_gateway.inbound.admin_tenants import admin_routes
-from open_mcp_gateway.inbound.dispatch import Handler
+from open_mcp_gateway.inbound.handlers import Handler
 from open_mcp_gateway.inbound.management import Management, ReloadReport, ServerControl
 from open_mcp_gateway.inbound.openapi import OpenApi, describe
 from open_mcp_gateway.inbound.routes import Open, Router
@@ -25,7 +25,14 @@ def _table() -> Router[Handler]:
     clock = SystemClock()
     management = Management(nobody, clock, catalog=Snapshot, reload=_no_reload)
     ring = Keyring((), (), clock.wall)
-    keys = KeyAdmin(None, lambda: ring, lambda _: None, clock, lambda _: 0)
+    keys = KeyAdmin(
+        None,
+        lambda: ring,
+        lambda _: None,
+        clock,
+        lambda _: 0,
+        last_used_s=lambda record: record.last_used_at,
+    )
     return Router([*management.routes(), *admin_routes(keys), *OpenApi(tuple).routes()])
 
 

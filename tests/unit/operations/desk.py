@@ -1,9 +1,12 @@
-"""Key management on a store in memory, with callers of every kind."""
+"""Key management on a store of its own, with callers of every kind."""
 
 from __future__ import annotations
 
 import itertools
+import tempfile
+from contextlib import ExitStack
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,16 +18,28 @@ from open_mcp_gateway.access.policy import API_KEY_ID, platform_admin
 from open_mcp_gateway.auth.apikeys import digest_of
 from open_mcp_gateway.auth.principal import Permission
 from open_mcp_gateway.auth.records import KeyRecord, TenantRecord
-from open_mcp_gateway.keystore.store import StoreChanges
+from open_mcp_gateway.keystore.open import create_store
+from open_mcp_gateway.keystore.store import KeyStore, StoreChanges
 from open_mcp_gateway.names import KeyId, Namespace, RequestId, TenantId
 from open_mcp_gateway.operations.keys import Created, KeyAdmin
 from open_mcp_gateway.operations.requests import KeyCreate, KeyPatch, read_body
 from open_mcp_gateway.operations.tenants import TenantAdmin
-from tests.unit.operations.memory import MemoryStore
 
 ROOT = platform_admin(digest_of(b"root"))
 A, B = TenantId("a"), TenantId("b")
 REQUEST = RequestId("r-1")
+
+
+OPEN = ExitStack()
+"""The stores of the running test."""
+
+
+def new_store() -> KeyStore:
+    """An empty store in a folder of its own, until the test ends."""
+    folder = OPEN.enter_context(tempfile.TemporaryDirectory())
+    store = create_store("sqlite", path=Path(folder) / "keys.db")
+    OPEN.callback(store.close)
+    return store
 
 
 class HandClock:
@@ -48,7 +63,7 @@ class Desk:
 
     def __init__(self, *configured: KeyRecord, store: bool = True) -> None:
         self.clock = HandClock()
-        self.store = MemoryStore()
+        self.store = new_store()
         tenants = [TenantRecord(id=one, namespaces=(Namespace("one"),)) for one in (A, B)]
         self.ring = Keyring(tenants, configured, self.clock.wall)
         self.turned: list[int] = []
@@ -59,8 +74,14 @@ class Desk:
             self._turn,
             self.clock,
             lambda bits: next(numbers) << (bits - 32),
+            last_used_s=lambda record: record.last_used_at,
         )
         self.tenants = TenantAdmin(self.keys.changer, lambda: self.ring, self.clock)
+
+    @property
+    def stored(self) -> dict[KeyId, KeyRecord]:
+        """The keys as the store has them."""
+        return {one.id: one for one in self.store.read().keys}
 
     def _turn(self, changes: StoreChanges) -> None:
         self.turned.append(changes.rev)

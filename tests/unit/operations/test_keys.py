@@ -168,7 +168,7 @@ def test_what_a_patch_is_not(members: dict[str, Any]) -> None:
     async def story(desk: Desk) -> None:
         made = await desk.make()
         await refused(InvalidRequest, "invalid_request", desk.patch(made.record.id, **members))
-        assert desk.store.keys[made.record.id] == made.record
+        assert desk.stored[made.record.id] == made.record
 
     tell(story)
 
@@ -188,7 +188,7 @@ def test_what_a_new_key_is_not(members: dict[str, Any]) -> None:
     async def story(desk: Desk) -> None:
         text = await refused(InvalidRequest, "invalid_request", desk.make(**members))
         assert "limits" not in members or "not enforced" in text
-        assert not desk.store.keys
+        assert not desk.stored
 
     tell(story)
 
@@ -238,7 +238,7 @@ def test_children_end_with_their_parent() -> None:
         await refused(Conflict, "has_children", desk.revoke(boss))
         done = await desk.keys.revoke(desk.by(), boss, request_id=REQUEST, cascade=True)
         assert set(done.children) == {child, grandchild}
-        assert all(one.revoked_at is not None for one in desk.store.keys.values())
+        assert all(one.revoked_at is not None for one in desk.stored.values())
 
     tell(story)
 
@@ -270,7 +270,7 @@ def test_an_import_has_an_outcome_for_each_item() -> None:
         done = await desk.keys.import_keys(desk.by(), KeyImport(keys=raw), request_id=REQUEST)
         codes = [None if one.error is None else one.error.code for one in done]
         assert codes == [None, "invalid_request", "name_taken", "invalid_request"]
-        assert len(desk.store.keys) == 1
+        assert len(desk.stored) == 1
 
     tell(story)
 
@@ -282,7 +282,7 @@ def test_the_last_administrator_stays() -> None:
         await desk.patch(second, by=first, disabled=True)
         # From here on as if the configuration had no administrator.
         ring = desk.ring
-        desk.ring = type(ring)(ring.tenants.values(), desk.store.keys.values(), desk.clock.wall)
+        desk.ring = type(ring)(ring.tenants.values(), desk.stored.values(), desk.clock.wall)
         for members in LOSSES:
             await refused(Conflict, "last_admin", desk.patch(first, first, **members))
         await refused(Conflict, "last_admin", desk.revoke(first, first, cascade=True))
@@ -316,7 +316,7 @@ def test_a_hundred_at_once_make_one_key() -> None:
         async with anyio.create_task_group() as tasks:
             for _ in range(100):
                 tasks.start_soon(make)
-        assert len(desk.store.keys) == 1
+        assert len(desk.stored) == 1
         assert len([one for one in secrets if one is not None]) == 1
 
     tell(story)
@@ -340,10 +340,10 @@ def test_no_change_is_lost_among_a_hundred() -> None:
         async with anyio.create_task_group() as tasks:
             for number in range(100):
                 tasks.start_soon(change, number)
-        record = desk.store.keys[key_id]
+        record = desk.stored[key_id]
         assert record.revoked_at is not None
         assert set(outcomes) <= {"done", "revoked"}
-        assert record.rev == desk.store.rev == outcomes.count("done") + 1
+        assert record.rev == desk.store.read().rev == outcomes.count("done") + 1
         assert desk.turned == sorted(desk.turned)
         assert desk.ring.keys[key_id] == record
 

@@ -1,0 +1,105 @@
+"""What can stand behind a route: the shapes of handlers, and what they are given."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeAlias
+
+from msgspec import UNSET, Struct
+
+from open_mcp_gateway.access.permit import Clearance, Permit
+from open_mcp_gateway.auth.principal import Principal
+from open_mcp_gateway.errors import InvalidRequest, UnsupportedMedia
+from open_mcp_gateway.inbound.arrival import Arrival
+from open_mcp_gateway.pipeline.reply import Reply, Responder
+from open_mcp_gateway.protocol.jsonrpc import Message, text_of
+
+
+class Probe(Struct, frozen=True):
+    """Serves a route that is open to everybody: knows nothing of the request."""
+
+    answer: Callable[[], Reply]
+
+
+class OnGateway(Struct, frozen=True):
+    """Serves a route about the gateway as a whole; gets the raw query string too."""
+
+    run: Callable[[Clearance, bytes], Awaitable[Reply]]
+
+
+class OnServer(Struct, frozen=True):
+    """Serves a route about one server."""
+
+    run: Callable[[Permit], Awaitable[Reply]]
+
+
+class Request(Struct, frozen=True):
+    """What an administrative route is asked, as received."""
+
+    ref: str
+    """What stands in the place of the placeholder; empty where the path has none."""
+
+    query: bytes
+    body: bytes
+    arrival: Arrival
+
+
+class OnRequest(Struct, frozen=True):
+    """Serves a route about the gateway that reads more of a request than its query string."""
+
+    run: Callable[[Clearance, Request], Awaitable[Reply]]
+
+
+class OnCaller(Struct, frozen=True):
+    """Serves a route that tells a caller about itself."""
+
+    run: Callable[[Principal, Request], Awaitable[Reply]]
+
+
+class McpPoint(Struct, frozen=True):
+    """Takes MCP messages for the server that ``server_of`` finds named in the request.
+
+    ``server_of`` raises InvalidRequest if none is named.
+    """
+
+    server_of: Callable[[Arrival, Message], str]
+
+
+class Abandonable(Protocol):
+    """What is told when the client of a request goes away while the outcome is open."""
+
+    def abandon(self) -> None: ...
+
+
+class McpStream(Struct, frozen=True):
+    """Serves an MCP endpoint of one server; sees the request itself."""
+
+    serve: Callable[[Arrival, Permit, bytes, Responder], Abandonable | None]
+
+
+Handler: TypeAlias = Probe | OnGateway | OnServer | OnRequest | OnCaller | McpPoint | McpStream
+
+
+def check_json(arrival: Arrival) -> None:
+    """Raises UnsupportedMedia if the body is not JSON by its own account."""
+    media = arrival.header(b"content-type")
+    if media is not None and media.partition(b";")[0].strip().lower() != b"application/json":
+        raise UnsupportedMedia("send the body as 'Content-Type: application/json'")
+
+
+def server_in_envelope(_: Arrival, message: Message) -> str:
+    """The server that ``POST /mcp`` is about: the member ``server_id``."""
+    if message.server_id is UNSET:
+        raise InvalidRequest(
+            "this version serves no bare MCP on this path yet: put 'server_id' into the object, "
+            'as in {"server_id": "...", "method": "tools/list"}, or POST to /rpc with X-Server-ID'
+        )
+    return text_of(message.server_id, "server_id")
+
+
+def server_in_header(arrival: Arrival, _: Message) -> str:
+    """The server that ``POST /rpc`` is about: the header ``X-Server-ID``, exactly once."""
+    named = [value for name, value in arrival.headers if name == b"x-server-id"]
+    if len(named) != 1 or not named[0].strip():
+        raise InvalidRequest("name the server in one X-Server-ID header")
+    return named[0].strip().decode("ascii", "backslashreplace")

@@ -1,0 +1,153 @@
+"""The keys in force: those of the configuration and those of the store, in one keyring. No I/O."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import final
+
+from msgspec import Struct
+
+from open_mcp_gateway.access.keyring import Keyring
+from open_mcp_gateway.access.policy import ROLES, Roles
+from open_mcp_gateway.auth.records import KeyRecord, TenantRecord
+from open_mcp_gateway.keystore.store import StoreChanges
+from open_mcp_gateway.names import KeyId, TenantId
+
+log = logging.getLogger(__name__)
+
+NOTHING_STORED = StoreChanges(rev=-1)
+
+
+class Configured(Struct, frozen=True, kw_only=True):
+    """What the configuration says of tenants, keys and roles."""
+
+    tenants: tuple[TenantRecord, ...] = ()
+    keys: tuple[KeyRecord, ...] = ()
+    roles: Roles = ROLES
+
+    def digests(self) -> frozenset[bytes]:
+        """Of all keys."""
+        return frozenset(digest for record in self.keys for digest in record.digests)
+
+
+@final
+class KeysInForce:
+    """One keyring of both sources; a configured tenant hides a stored one with its id.
+
+    Raises, when it is made:
+        ValueError: a configured key is one of the store.
+    """
+
+    def __init__(
+        self,
+        configured: Configured,
+        now: Callable[[], float],
+        stored: StoreChanges = NOTHING_STORED,
+    ) -> None:
+        self._now = now
+        self._configured = configured
+        self._tenants = {one.id: one for one in stored.tenants}
+        self._keys = {one.id: one for one in stored.keys}
+        self.rev = stored.rev
+        """Everything up to this revision of the store is in force."""
+
+        self._used: dict[KeyId, float] = {}
+        self.keyring = self._made(configured, stored.keys)
+
+    def reconfigured(self, configured: Configured) -> Keyring:
+        """What the keyring would be with another configuration.
+
+        Raises:
+            ValueError: a configured key is one of the store.
+        """
+        ring = self.keyring
+        if configured.roles != self._configured.roles:
+            return self._made(configured, self._keys.values())
+        tenants = self._all_tenants(configured)
+        left_out = [one for one in self._keys.values() if one.id not in ring.keys]
+        keys = (*configured.keys, *_free(left_out, configured))
+        before = {one.id for one in self._configured.keys}
+        return ring.changed(
+            [one for one in keys if ring.keys.get(one.id) != one],
+            [one for one in tenants.values() if ring.tenants.get(one.id) != one],
+            gone=before - {one.id for one in configured.keys},
+            gone_tenants=ring.tenants.keys() - tenants.keys(),
+        )
+
+    def adopt(self, configured: Configured, keyring: Keyring) -> None:
+        """Take what ``reconfigured`` has just given."""
+        self._configured = configured
+        self.keyring = keyring
+
+    def take(self, changes: StoreChanges) -> Keyring:
+        """The keyring with what was written to the store.
+
+        What is no newer than what is known is passed over: a change of this process and the news of
+        other processes may overtake each other.
+        """
+        tenants = [one for one in changes.tenants if _newer(one, self._tenants.get(one.id))]
+        keys = [one for one in changes.keys if _newer(one, self._keys.get(one.id))]
+        self._tenants.update((one.id, one) for one in tenants)
+        self._keys.update((one.id, one) for one in keys)
+        free = _free(keys, self._configured)
+        hidden = {one.id for one in self._configured.tenants}
+        self.keyring = self.keyring.changed(
+            free,
+            [one for one in tenants if one.id not in hidden],
+            gone={one.id for one in keys} - {one.id for one in free},
+        )
+        return self.keyring
+
+    def replace(self, stored: StoreChanges) -> Keyring:
+        """The keyring with this in place of everything that was known of the store."""
+        self._tenants = {one.id: one for one in stored.tenants}
+        self._keys = {one.id: one for one in stored.keys}
+        self.rev = stored.rev
+        self.keyring = self._made(self._configured, _free(stored.keys, self._configured))
+        return self.keyring
+
+    def stores(self, key_id: KeyId) -> bool:
+        """Whether this is a key of the store."""
+        return key_id in self._keys
+
+    def note_uses(self, used: Mapping[KeyId, float]) -> None:
+        """Remember when keys of the store were last used; the records say only what they said when
+        they were read."""
+        self._used.update(used)
+
+    def last_used_s(self, record: KeyRecord) -> float | None:
+        """When a key was last used by any process, seconds since the epoch; None: never, or nobody
+        keeps that, as for keys of the configuration. Some seconds late."""
+        return max(self._used.get(record.id, 0.0), record.last_used_at or 0.0) or None
+
+    def _made(self, configured: Configured, stored: Iterable[KeyRecord]) -> Keyring:
+        return Keyring(
+            self._all_tenants(configured).values(),
+            (*configured.keys, *stored),
+            self._now,
+            roles=configured.roles,
+        )
+
+    def _all_tenants(self, configured: Configured) -> dict[TenantId, TenantRecord]:
+        return self._tenants | {one.id: one for one in configured.tenants}
+
+
+def _newer(one: KeyRecord | TenantRecord, known: KeyRecord | TenantRecord | None) -> bool:
+    return known is None or one.rev > known.rev
+
+
+def _free(keys: Iterable[KeyRecord], configured: Configured) -> list[KeyRecord]:
+    """Those that share no secret with a configured key; for the others nobody could say whose it
+    is, so only the configured one opens."""
+    taken = configured.digests()
+    free = []
+    for one in keys:
+        if taken.isdisjoint(one.digests):
+            free.append(one)
+            continue
+        log.error(
+            "a stored key has the secret of a configured one and is left out",
+            extra={"key_id": one.id, "mend": "revoke it, or take the other out of the file"},
+        )
+    return free

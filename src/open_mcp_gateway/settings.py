@@ -1,0 +1,47 @@
+"""What each room needs to know of the configuration."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from open_mcp_gateway.access.keyring import Keyring
+from open_mcp_gateway.catalog.model import Isolation
+from open_mcp_gateway.config.model import Config
+from open_mcp_gateway.inbound.origin import OriginPolicy
+from open_mcp_gateway.operations.inforce import Configured
+from open_mcp_gateway.supervisor.settings import FleetSettings
+
+
+def fleet_settings(config: Config, keyring: Keyring) -> FleetSettings:
+    """How servers are run."""
+    tenants = any(one.deleted_at is None for one in keyring.tenants.values())
+    return FleetSettings(
+        idle_timeout_s=config.idle_timeout_seconds,
+        health_check_interval_s=config.health_check_interval_seconds,
+        start_timeout_s=config.start_timeout_seconds,
+        drain_timeout_s=config.max_request_seconds,
+        max_connections_per_server=config.max_connections_per_server,
+        default_isolation=Isolation.TENANT if tenants else Isolation.SHARED,
+    )
+
+
+def origin_policy(config: Config) -> OriginPolicy:
+    """Which hosts and origins are welcome."""
+    return OriginPolicy(
+        cors_enabled=config.cors_enabled,
+        cors_origins=config.cors_origins,
+        allowed_hosts=config.allowed_hosts,
+        auth_enabled=config.auth_enabled,
+        public_url=config.public_url,
+        scheme="https" if config.tls else "http",
+    )
+
+
+def path_of(public_url: str | None) -> str:
+    """What a proxy in front puts before our paths."""
+    return "" if public_url is None else urlsplit(public_url).path.rstrip("/")
+
+
+def configured(config: Config) -> Configured:
+    """The tenants, keys and roles of the files."""
+    return Configured(tenants=config.tenants, keys=config.keys, roles=config.roles)
