@@ -14,7 +14,7 @@ from open_mcp_gateway.cli.apikey import KEY_VARIABLE, add_key_option, key_of
 from open_mcp_gateway.cli.local import StoreWay
 from open_mcp_gateway.cli.sources import print_warnings
 from open_mcp_gateway.cli.store import opened
-from open_mcp_gateway.cli.ways import Failed, GatewayWay, Way
+from open_mcp_gateway.cli.ways import EXIT_REFUSED, Failed, GatewayWay, Way
 from open_mcp_gateway.config.auth import store_location
 from open_mcp_gateway.config.load import Overrides, find_config, load_config
 from open_mcp_gateway.config.model import Config, StoreLocation
@@ -50,10 +50,20 @@ def add_command(
 
 def _ended(run: Command, options: argparse.Namespace) -> int:
     try:
-        return run(options)
+        code = run(options)
+        sys.stdout.flush()
     except Failed as failure:
         print(f"error: {failure}", file=sys.stderr)
         return failure.exit_code
+    except BrokenPipeError:  # whoever reads has seen enough
+        silence_stdout()
+        return EXIT_REFUSED
+    return code
+
+
+def silence_stdout() -> None:
+    """After a failed write: what is still to be written must not fail once more at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def add_store_options(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from open_mcp_gateway.cli.admin import (
     add_command,
     add_place_options,
     add_store_options,
+    silence_stdout,
     store_of,
     way_of,
 )
@@ -112,7 +112,8 @@ def init(options: argparse.Namespace) -> int:
     with opened(place, create=True) as store:
         stored = store.read()
     live = sum(one.revoked_at is None for one in stored.keys)
-    print(f"the key store {place.path or 'in the database'} is there, with {live} live keys")
+    keys = "1 live key" if live == 1 else f"{live} live keys"
+    print(f"the key store {place.path or 'in the database'} is there, with {keys}")
     return 0
 
 
@@ -140,8 +141,7 @@ def _hand_over(made: Mapping[str, Any], *, as_json: bool) -> None:
             print(made["secret"])
         sys.stdout.flush()
     except OSError as error:
-        # What is still to be written must not fail once more at the end of the program.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence_stdout()
         cause = error.strerror or type(error).__name__
         text = f"the key {made['id']} is made, but could not be written out ({cause}); revoke it"
         raise Failed(f"{text} and make another") from None
