@@ -23,6 +23,11 @@ _OPTION = re.compile(r"--?[a-z][a-z-]*")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """``open-mcp-gateway <command>``; returns the exit code."""
+    return _run(all_commands(), arguments)
+
+
+def all_commands() -> argparse.ArgumentParser:
+    """The options of ``open-mcp-gateway``."""
     parser = _Parser(
         prog="open-mcp-gateway",
         description="One authenticated front door to every MCP server.",
@@ -39,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _add(commands, name, module).set_defaults(run=module.run)
     for name, group in (("keys", keys), ("tenants", tenants), ("roles", roles)):
         _add(commands, name, group)
-    return _run(parser, arguments)
+    return parser
 
 
 def gateway_http(arguments: Sequence[str] | None = None) -> int:
