@@ -153,6 +153,25 @@ def test_a_secret_that_could_not_be_handed_over(tmp_path: Path) -> None:
     assert "mgk_" not in ran.stderr
 
 
+def test_keys_are_imported_from_a_pipe(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("auth: {store: k.db}\n")
+    done("keys", "init", cwd=tmp_path)
+    items = json.dumps([{"name": "größe", "hash": "sha256:" + "0" * 64}])
+    assert done("keys", "import", "-", cwd=tmp_path, stdin=items) == "imported 1 of 1 keys\n"
+    # A terminal that knows no such letter is shown something in its place.
+    narrow = {"PYTHONIOENCODING": "ascii"}
+    assert r"gr\xf6\xdfe" in done("keys", "list", cwd=tmp_path, env=narrow)
+
+
+def test_options_that_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("auth: {store: k.db}\n")
+    done("keys", "init", cwd=tmp_path)
+    for words in (("create", "--name", "\udcff"), ("list", "--name", "\udcff")):
+        ran = run("keys", *words, cwd=tmp_path)
+        assert (ran.returncode, ran.stdout) == (2, "")
+        assert ran.stderr == "error: an option holds bytes that are not UTF-8; mend it\n"
+
+
 def test_who_reads_may_stop_reading(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("auth: {store: k.db}\n")
     done("keys", "create", "--name", "x", cwd=tmp_path)

@@ -275,6 +275,14 @@ def test_all_pages_are_listed(cli: Cli, tmp_path: Path) -> None:
     assert len(cli("keys", "list", "--name", "n7").out.splitlines()) == 2
 
 
+def test_tenants_for_people(cli: Cli) -> None:
+    shown = cli("tenants", "create", "acme", "--namespaces", "one,two").out
+    assert "namespaces: one, two" in shown
+    heading, row = cli("tenants", "list").out.splitlines()
+    assert heading.split() == ["ID", "NAME", "NAMESPACES", "DISABLED", "SOURCE"]
+    assert row.split() == ["acme", "-", "one,", "two", "no", "api"]
+
+
 def test_an_import_tells_what_each_mistake_is(cli: Cli, tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     digest = "sha256:" + "0" * 64
@@ -369,7 +377,16 @@ def test_a_gateway_that_is_not_there(run: Cli) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [b"HTTP/1.1 200 OK\r\n\r\n<html>", b"HTTP/1.1 599 X\r\n\r\n", b"x"]
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\n\r\n<html>",
+        b"HTTP/1.1 200 OK\r\n\r\n{}",
+        b'HTTP/1.1 200 OK\r\n\r\n{"data": []}',
+        b"HTTP/1.1 200 OK\r\n\r\n[]",
+        b"HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n",
+        b"HTTP/1.1 599 X\r\n\r\n",
+        b"x",
+    ],
 )
 def test_what_answers_is_no_gateway(run: Cli, answer: bytes) -> None:
     def serve(listener: socket.socket) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from open_mcp_gateway.cli.apikey import KEY_VARIABLE, add_key_option, key_of
 from open_mcp_gateway.cli.local import StoreWay
 from open_mcp_gateway.cli.sources import print_warnings
 from open_mcp_gateway.cli.store import opened
-from open_mcp_gateway.cli.ways import EXIT_REFUSED, Failed, GatewayWay, Way
+from open_mcp_gateway.cli.ways import EXIT_REFUSED, EXIT_USAGE, Failed, GatewayWay, Way
 from open_mcp_gateway.config.auth import store_location
 from open_mcp_gateway.config.load import Overrides, find_config, load_config
 from open_mcp_gateway.config.model import Config, StoreLocation
@@ -49,12 +50,17 @@ def add_command(
 
 
 def _ended(run: Command, options: argparse.Namespace) -> int:
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names are Unicode, a terminal need not be
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = run(options)
         sys.stdout.flush()
     except Failed as failure:
         print(f"error: {failure}", file=sys.stderr)
         return failure.exit_code
+    except UnicodeEncodeError:
+        print("error: an option holds bytes that are not UTF-8; mend it", file=sys.stderr)
+        return EXIT_USAGE
     except BrokenPipeError:  # whoever reads has seen enough
         silence_stdout()
         return EXIT_REFUSED

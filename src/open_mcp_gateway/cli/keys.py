@@ -121,10 +121,11 @@ def create(options: argparse.Namespace) -> int:
     """The secret alone goes to stdout, so that it can be piped to where it belongs."""
     body = key_options.create_body(options)
     with way_of(options, create=True) as way:
-        made = content_of(way, way.send("POST", "/admin/keys", msgspec.json.encode(body)))
+        answer = way.send("POST", "/admin/keys", msgspec.json.encode(body))
+        made = content_of(way, answer, "id", "secret")
     _hand_over(made, as_json=options.json)
     if not (options.json or options.quiet):
-        told = {name: made[name] for name in ("id", "name", "tenant", "role", "expires_at")}
+        told = {name: made.get(name) for name in ("id", "name", "tenant", "role", "expires_at")}
         line = ", ".join(f"{name} {cell(value)}" for name, value in told.items())
         print(f"made {line}", file=sys.stderr)
         if made["secret"] is not None:
@@ -164,7 +165,9 @@ def _pages(way: Way, wanted: Mapping[str, str]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     query = {**wanted, "limit": str(MAX_LIMIT)}
     while True:
-        page = content_of(way, way.send("GET", f"/admin/keys?{urlencode(query)}"))
+        page = content_of(
+            way, way.send("GET", f"/admin/keys?{urlencode(query)}"), "data", "next_cursor"
+        )
         found += page["data"]
         if page["next_cursor"] is None:
             return found
@@ -195,7 +198,7 @@ def revoke(options: argparse.Namespace) -> int:
         query["reason"] = options.reason
     target = _target(options) + (f"?{urlencode(query)}" if query else "")
     with way_of(options) as way:
-        done = content_of(way, way.send("DELETE", target, rev=options.rev))
+        done = content_of(way, way.send("DELETE", target, rev=options.rev), "id", "children")
     if options.json:
         print_json(done)
     else:
@@ -207,7 +210,7 @@ def verify(options: argparse.Namespace) -> int:
     """Asks, and says what was answered."""
     body = msgspec.json.encode({"key": read_key(options)})
     with way_of(options) as way:
-        said = content_of(way, way.send("POST", "/admin/keys/verify", body))
+        said = content_of(way, way.send("POST", "/admin/keys/verify", body), "valid")
     _print_one(options, said)
     return 0 if said["valid"] else EXIT_REFUSED
 
@@ -219,7 +222,7 @@ def import_keys(options: argparse.Namespace) -> int:
     with way_of(options) as way:
         for start in range(0, len(items), MAX_IMPORTED):
             body = msgspec.json.encode({"keys": items[start : start + MAX_IMPORTED]})
-            done = content_of(way, way.send("POST", "/admin/keys/import", body))
+            done = content_of(way, way.send("POST", "/admin/keys/import", body), "data")
             outcome += [one | {"index": start + one["index"]} for one in done["data"]]
     failed = [one for one in outcome if "key" not in one]
     if options.json:

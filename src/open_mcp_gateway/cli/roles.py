@@ -23,7 +23,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def list_roles(options: argparse.Namespace) -> int:
     """Every role with its permissions."""
     with way_of(options) as way:
-        found = content_of(way, way.send("GET", "/admin/roles"))
+        found = content_of(way, way.send("GET", "/admin/roles"), "roles")
     if options.json:
         print_json(found)
         return 0

@@ -28,7 +28,10 @@ def read_key(options: argparse.Namespace) -> str:
             EXIT_USAGE,
         )
     if sys.stdin.isatty():
-        text = getpass.getpass("Key: ")
+        try:
+            text = getpass.getpass("Key: ")
+        except EOFError:
+            text = ""
     else:
         raw = sys.stdin.buffer.read(MAX_KEY_BYTES + 3)
         text = raw.decode("utf-8", "replace")

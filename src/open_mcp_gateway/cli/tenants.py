@@ -66,7 +66,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def list_tenants(options: argparse.Namespace) -> int:
     """Every tenant."""
     with way_of(options) as way:
-        found = content_of(way, way.send("GET", "/admin/tenants"))
+        found = content_of(way, way.send("GET", "/admin/tenants"), "data")
     if options.json:
         print_json(found)
     else:

@@ -116,14 +116,21 @@ def _connection(endpoint: Endpoint) -> http.client.HTTPConnection:
     return http.client.HTTPSConnection(host, port, timeout=_ANSWER_WITHIN_S, context=context)
 
 
-def content_of(way: Way, answer: Answer) -> Any:
-    """What a request that succeeded was answered with. Raises Failed: it did not succeed."""
+def content_of(way: Way, answer: Answer, *members: str) -> dict[str, Any]:
+    """What a request that succeeded was answered with: an object with these members at least.
+
+    Raises:
+        Failed: it did not succeed.
+    """
     if not 200 <= answer.status < 300:
         raise Failed(_words(way, answer), EXIT_USAGE if answer.status == 400 else EXIT_REFUSED)
     try:
-        return msgspec.json.decode(answer.body)
+        found = msgspec.json.decode(answer.body, type=dict[str, Any])
     except msgspec.DecodeError:
-        raise Failed("what answered is no gateway; check --gateway") from None
+        found = {}
+    if not found or not found.keys() >= {*members}:
+        raise Failed("what answered is no gateway; check --gateway")
+    return found
 
 
 class _Refusal(Struct):
