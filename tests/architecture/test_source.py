@@ -75,6 +75,15 @@ def test_only_authorize_makes_permits() -> None:
     assert makers == {"access/authorize.py"}
 
 
+def test_only_the_command_line_acts_without_a_key() -> None:
+    users = {
+        str(path.relative_to(SOURCE))
+        for path in SOURCE.rglob("*.py")
+        if "operations.local" in path.read_text()
+    }
+    assert users == {"cli/local.py", "operations/keywork.py"}
+
+
 def test_every_failure_on_the_wire_has_its_row() -> None:
     # Start-up only: the program ends before there is a wire.
     on_the_wire = leaves(GatewayError) - {errors.InvalidConfig}

@@ -13,8 +13,9 @@ from typing import Final
 
 from msgspec import Struct
 
+from open_mcp_gateway.cli.apikey import KEY_VARIABLE
+
 HELP = "Print what to paste into a client's configuration."
-KEY_VARIABLE: Final = "MCP_GATEWAY_API_KEY"
 PASTE_KEY: Final = "PASTE-THE-KEY-HERE"
 """Stands where a client takes the key in its file only; this program never knows a key."""
 

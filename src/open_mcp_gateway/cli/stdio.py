@@ -16,10 +16,10 @@ import anyio
 from anyio.abc import TaskStatus
 
 from open_mcp_gateway.app import running
-from open_mcp_gateway.auth.apikeys import is_well_formed
 from open_mcp_gateway.auth.identify import anonymous
 from open_mcp_gateway.catalog.load import load_catalog
 from open_mcp_gateway.catalog.model import CatalogEntry, Snapshot
+from open_mcp_gateway.cli.apikey import KEY_VARIABLE, add_key_option, key_of
 from open_mcp_gateway.cli.sources import LEVELS, print_warnings
 from open_mcp_gateway.clock import SystemClock
 from open_mcp_gateway.config.model import Config
@@ -40,7 +40,6 @@ from open_mcp_gateway.telemetry import logs
 log = logging.getLogger(__name__)
 
 HELP = "Serve one MCP server on stdin and stdout."
-KEY_VARIABLE = "MCP_GATEWAY_API_KEY"
 MAX_LINE_BYTES = 64 * 1024 * 1024
 MAX_REQUEST_S = 600
 EXIT_FAILED = 1
@@ -90,11 +89,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("-c", "--catalog", type=Path, metavar="FILE", help="start it from here")
     where.add_argument("-g", "--gateway", metavar="URL", help="reach it through a running gateway")
-    parser.add_argument(
-        "--api-key-env",
-        metavar="NAME",
-        help=f"variable that holds the gateway's key (default {KEY_VARIABLE}, if it is set)",
-    )
+    add_key_option(parser)
     parser.add_argument("--log-level", choices=LEVELS, default="warn")
 
 
@@ -120,7 +115,7 @@ def _program(options: argparse.Namespace, environ: Mapping[str, str]) -> Program
         print_warnings(catalog.warnings)
         return partial(_in_process, catalog.snapshot, options.server, environ)
     name = options.api_key_env
-    key = _key(name, environ)
+    key = key_of(name, environ)
     entry = gateway_entry(options.gateway, options.server, key)
     try:
         parse(options.gateway)
@@ -130,25 +125,6 @@ def _program(options: argparse.Namespace, environ: Mapping[str, str]) -> Program
     hint = f"set {variable} to one of its keys" if key is None else f"check the key in {variable}"
     opener = gateway_opener(OutboundSettings(), environ, key_hint=hint)
     return partial(_through_gateway, entry, opener)
-
-
-def _key(name: str | None, environ: Mapping[str, str]) -> str | None:
-    """The key; None when no variable is named and the usual one is not set. Raises InvalidConfig.
-
-    A gateway without authentication needs none. One that is empty is a mistake in any case.
-    """
-    where = KEY_VARIABLE if name is None else f"--api-key-env {name}"
-    key = environ.get(KEY_VARIABLE if name is None else name)
-    if key is None:
-        if name is None:
-            return None
-        raise InvalidConfig([Problem(where, "the environment variable is not set; set it")])
-    if not key.strip():
-        raise InvalidConfig([Problem(where, "the environment variable is empty; write the key")])
-    if not is_well_formed(key.encode("utf-8", "surrogateescape")):
-        text = "the environment variable holds what no key holds; visible ASCII, no spaces"
-        raise InvalidConfig([Problem(where, text)])
-    return key
 
 
 async def _run(program: Program) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping as Environ
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -51,15 +52,15 @@ def _store(node: Tree, reader: Reader, base: Path) -> StoreLocation | None:
     text = read_word(node, reader)
     if text is None:
         return None
-    found = _location(text, reader, base)
+    found = store_location(text, base, reader.environ)
     if isinstance(found, str):  # which never quotes the text: it may hold a password
         reader.problem(node, found)
         return None
     return found
 
 
-def _location(text: str, reader: Reader, base: Path) -> StoreLocation | str:
-    """The place that ``text`` means; a text says what is wrong."""
+def store_location(text: str, base: Path, environ: Environ[str, str]) -> StoreLocation | str:
+    """The place that ``text`` means, seen from the folder ``base``; a text says what is wrong."""
     if text.startswith(_POSTGRES):
         return _database(text)
     scheme = text.partition(":")[0].lower()
@@ -69,7 +70,7 @@ def _location(text: str, reader: Reader, base: Path) -> StoreLocation | str:
             return "holds '?' or '#', which the address of a file cannot have; remove it"
     elif "://" in text or scheme in {"sqlite", "postgres", "postgresql"}:
         return f"is the address of no store that is known; {_FORMS}"
-    path = absolute(text, base, reader.environ)
+    path = absolute(text, base, environ)
     if path is None:
         return "'~' leads to no home folder; write the whole path"
     if text.endswith("/") or path.is_dir():

@@ -18,6 +18,7 @@ from open_mcp_gateway.keystore.store import Transaction
 from open_mcp_gateway.names import TENANT_ID, KeyId, TenantId
 from open_mcp_gateway.operations.admins import check_an_admin_stays
 from open_mcp_gateway.operations.editing import patched_key
+from open_mcp_gateway.operations.local import LOCAL
 from open_mcp_gateway.operations.minting import Rights, check_subset
 from open_mcp_gateway.operations.requests import (
     KeyCreate,
@@ -58,6 +59,7 @@ class KeyWork:
         giver = self.giver.principal
         creator = self.ring.keys.get(giver.key_id)
         in_file = creator is not None and creator.source is Source.CONFIG
+        rootless = in_file or giver is LOCAL
         record = KeyRecord(
             id=secret.key_id if isinstance(secret, MadeKey) else make_key_id(random_bits),
             holder=self._holder(request),
@@ -73,7 +75,7 @@ class KeyWork:
             created_at=self.now_s,
             created_by=giver.key_id,
             # What is in a file can neither be revoked here nor take its children with it.
-            parent=None if in_file else giver.key_id,
+            parent=None if rootless else giver.key_id,
             source=Source.STORE,
         )
         self._check_role(record.role)
@@ -123,6 +125,8 @@ class KeyWork:
         check_an_admin_stays(self._configured, stored, changed, self.now_s)
 
     def _giver(self, clearance: Clearance) -> Rights:
+        if clearance.principal is LOCAL:
+            return Rights(principal=LOCAL, expires_at=None, ip_allow=None)
         key_id = clearance.principal.key_id
         record = self.ring.keys.get(key_id)
         if record is None or record.source is Source.STORE:

@@ -6,7 +6,8 @@ import shlex
 import pytest
 import yaml
 
-from open_mcp_gateway.cli.client_config import CLIENTS, KEY_VARIABLE, Block, Target
+from open_mcp_gateway.cli.apikey import KEY_VARIABLE
+from open_mcp_gateway.cli.client_config import CLIENTS, Block, Target
 from open_mcp_gateway.cli.main import main
 
 TARGET = Target(
