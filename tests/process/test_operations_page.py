@@ -8,23 +8,30 @@ import re
 import sqlite3
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from open_mcp_gateway.keystore.open import create_store, open_store
+from open_mcp_gateway.keystore.open import open_store
 from tests.gateway import DEMO
-from tests.process.talk import KEY, Running, run_gateway
+from tests.process.talk import KEY, Caller, Running, run_gateway, wait_until
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/operations.md").read_text()
 README = (ROOT / "README.md").read_text()
 URL = "http://127.0.0.1:4444"
 TENANT_KEY = "test-key-of-tenant-a-0123456789"
+ENV = {
+    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    "MCP_GATEWAY_API_KEY": KEY,
+    "TENANT_A_API_KEY": TENANT_KEY,
+}
 SERVERS = [DEMO | {"namespace": "production"}, DEMO | {"id": "lab", "namespace": "staging"}]
 
 
@@ -48,6 +55,13 @@ def config() -> dict[str, Any]:
     return merged
 
 
+def sh(script: str, folder: Path, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = ["sh", "-eu", "-c", script]
+    return subprocess.run(
+        command, check=False, cwd=folder, env=ENV | variables, capture_output=True, text=True
+    )
+
+
 @dataclass
 class Shell:
     """Runs blocks in the folder of the gateway, after the one that defines ``ask``."""
@@ -56,84 +70,98 @@ class Shell:
     folder: Path
     variables: dict[str, str] = field(default_factory=dict)
 
-    def run(self, beginning: str) -> list[Any]:
-        """What each request of a block was answered."""
+    def run(self, beginning: str) -> subprocess.CompletedProcess[str]:
+        """What a block wrote."""
         prelude = block("URL=").replace(URL, self.running.gateway.url)
-        script = prelude + "echo ----\n" + block(beginning)
         # An answer has no line end of its own.
-        script = script.replace('"$@"; }', '"$@"; echo; }')
-        env = {"PATH": os.environ["PATH"], "MCP_GATEWAY_API_KEY": KEY} | self.variables
-        done = subprocess.run(
-            ["sh", "-eu", "-c", script],
-            check=False,
-            cwd=self.folder,
-            env=env,
-            capture_output=True,
-            text=True,
-        )
+        prelude = prelude.replace('"$@"; }', '"$@"; echo; }').replace("ask $URL/whoami", "")
+        done = sh(prelude + block(beginning), self.folder, self.variables)
         assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def ask(self, beginning: str) -> list[Any]:
+        """What each request of a block was answered."""
+        done = self.run(beginning)
         assert done.stderr == ""
-        return [json.loads(line) for line in done.stdout.partition("----\n")[2].splitlines()]
+        return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @pytest.fixture(scope="module")
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     folder = tmp_path_factory.mktemp("operations")
-    create_store("sqlite", path=folder / "keys.db").close()
-    env = {"MCP_GATEWAY_API_KEY": KEY, "TENANT_A_API_KEY": TENANT_KEY}
-    with run_gateway(folder, SERVERS, config(), env, key=None) as running:
+    (folder / "config.yaml").write_text(yaml.safe_dump(config()))
+    first = sh(block("open-mcp-gateway keys create --config"), folder, {})
+    assert (first.returncode, first.stdout) == (0, ""), first.stderr
+    with run_gateway(folder, SERVERS, config(), ENV, key=None) as running:
         running.caller.key = KEY
         yield Shell(running, folder)
 
 
+def test_the_first_key_is_an_admin_and_its_owners_alone(shell: Shell) -> None:
+    file = shell.folder / "admin.key"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    first = shell.running.as_caller(file.read_text().strip())
+    assert first.get("/whoami").json["role"] == "admin"
+
+
+def test_the_command_line_goes_through_the_gateway(shell: Shell) -> None:
+    done = shell.run("open-mcp-gateway keys create --gateway")
+    key = (shell.folder / "robot.key").read_text().strip()
+    whoami = shell.running.as_caller(key).get("/whoami").json
+    assert (whoami["name"], whoami["tools"]) == ("robot", ["demo/add"])
+    assert done.stdout.endswith(f"well formed, the checksum is right: {whoami['key_id']}\n")
+
+
 def test_the_page_from_its_first_line_to_its_last(shell: Shell) -> None:
-    made, changed = shell.run('ask -d \'{"id":"tenant-b"')
+    made, changed = shell.ask('ask -d \'{"id":"tenant-b"')
     assert made["namespaces"] == ["staging"]
     assert changed["namespaces"] == ["staging", "development"]
     assert stat.S_IMODE((shell.folder / "admin.header").stat().st_mode) == 0o600
 
-    (head,) = shell.run('ask -d \'{"name":"head"')
+    (head,) = shell.ask('ask -d \'{"name":"head"')
     of_tenant = shell.running.as_caller(head["secret"])
     assert {one["tenant"] for one in of_tenant.get("/admin/keys").json["data"]} == {"tenant-b"}
 
-    (agent,) = shell.run('ask -d \'{"name":"agent"')
+    (agent,) = shell.ask('ask -d \'{"name":"agent"')
     of_agent = shell.running.as_caller(agent["secret"])
     tools = of_agent.call("lab", "tools/list").result["tools"]
     assert sorted(one["name"] for one in tools) == ["add", "now"]
     assert of_agent.call("demo", "tools/list").status == 404
 
-    of_b, unused, expiring = shell.run('ask "$URL/admin/keys?tenant=')
+    of_b, unused, expiring = shell.ask('ask "$URL/admin/keys?tenant=')
     assert {one["name"] for one in of_b["data"]} == {"agent", "head"}
     assert (unused["data"], expiring["data"]) == ([], [])
 
     shell.variables["ID"] = agent["id"]
-    (why,) = shell.run('ask -d \'{"action"')
+    (why,) = shell.ask('ask -d \'{"action"')
     assert why["smallest_fix"] == [{"op": "add", "path": "/scope/tools/-", "value": "lab/echo"}]
 
-    narrowed, off, on, ended = shell.run('ask -X PATCH -d \'{"scope"')
+    narrowed, off, on, ended = shell.ask('ask -X PATCH -d \'{"scope"')
     assert narrowed["scope"] == {"tools": ["lab/add"]}
     assert (off["status"], on["status"]) == ("disabled", "active")
     assert ended["reason"] == "project over"
     assert of_agent.get("/whoami").headers["x-auth-reason"] == "revoked"
 
 
-def test_the_key_in_a_minute_of_the_readme(shell: Shell) -> None:
-    (line,) = re.findall(r"^curl (?:.*\\\n)*.*/admin/keys$", README, re.MULTILINE)
-    made = json.loads(
-        subprocess.run(
-            ["sh", "-eu", "-c", line.replace(URL, shell.running.gateway.url)],
-            check=True,
-            env={"PATH": os.environ["PATH"], "MCP_GATEWAY_API_KEY": KEY},
-            capture_output=True,
-        ).stdout
-    )
-    assert made["permissions"] == ["mcp:call", "servers:list", "servers:read", "stats:read"]
-    key = shell.running.as_caller(made["secret"])
-    assert key.get("/whoami").json["tools"] == ["files/read_file"]
+def opens(caller: Caller) -> bool:
+    return caller.get("/whoami").status == 200
+
+
+def test_the_keys_in_a_minute_of_the_readme(shell: Shell) -> None:
+    (lines,) = re.findall(r"^```sh\n(\S+ keys create.*?)^```", README, re.MULTILINE | re.DOTALL)
+    lines = lines.replace(URL, shell.running.gateway.url).replace(".venv/bin/", "")
+    done = sh(lines, shell.folder, {})
+    assert done.returncode == 0, done.stderr
+    secret, _, answer = done.stdout.strip().partition("\n")
+    for one in (secret, json.loads(answer)["secret"]):
+        caller = shell.running.as_caller(one)
+        wait_until(partial(opens, caller), "the key opens")
+        whoami = caller.get("/whoami").json
+        assert (whoami["tenant"], whoami["tools"]) == ("tenant-a", ["files/read_file"])
 
 
 def test_the_backup_is_a_whole_store_for_its_owner_alone(shell: Shell) -> None:
-    assert shell.run("(umask 077; python3") == []
+    assert shell.ask("(umask 077; python3") == []
     backup = shell.folder / "backup.db"
     assert stat.S_IMODE(backup.stat().st_mode) == 0o600
     with sqlite3.connect(shell.folder / "keys.db") as now, sqlite3.connect(backup) as then:
@@ -145,8 +173,7 @@ def test_the_backup_is_a_whole_store_for_its_owner_alone(shell: Shell) -> None:
 
 
 def test_a_key_moves_from_the_file_to_the_store(shell: Shell) -> None:
-    shell.variables["TENANT_A_API_KEY"] = TENANT_KEY
-    (refused,) = shell.run("HASH=")
+    (refused,) = shell.ask("HASH=")
     assert refused["data"][0]["code"] == "hash_taken"
 
     gateway, caller = shell.running.gateway, shell.running.caller
@@ -157,6 +184,6 @@ def test_a_key_moves_from_the_file_to_the_store(shell: Shell) -> None:
     tenant = shell.running.as_caller(TENANT_KEY)
     assert tenant.get("/whoami").status == 403
 
-    (moved,) = shell.run("HASH=")
+    (moved,) = shell.ask("HASH=")
     assert moved["data"][0]["status"] == 201
     assert tenant.get("/whoami").json["key_id"] == moved["data"][0]["key"]["id"]
