@@ -57,11 +57,27 @@ def run(name: str, running: Running, key: str = KEY) -> subprocess.CompletedProc
     return subprocess.run(command(name), check=False, capture_output=True, text=True, env=env)
 
 
-FILES = sorted(path.name for path in EXAMPLES.iterdir() if path.is_file())
+FILES = sorted(path.name for path in EXAMPLES.glob("keys.*"))
 
 
-def test_there_are_examples() -> None:
-    assert FILES == ["keys.mjs", "keys.mts", "keys.py", "keys.sh"]
+def test_the_page_beside_them_shows_how_each_is_run_and_what_it_prints() -> None:
+    page = (EXAMPLES / "README.md").read_text()
+    assert SAYS.search(page.partition("Each prints the same:")[2])
+    run_with = re.findall(r"^(?:.* )?examples/keys/(keys\.\w+)$", page, re.MULTILINE)
+    assert sorted(run_with) == FILES == ["keys.mjs", "keys.mts", "keys.py", "keys.sh"]
+
+
+def test_the_configuration_beside_them_is_right(tmp_path: Path) -> None:
+    program = Path(sys.executable).with_name("gateway-http")
+    done = subprocess.run(
+        [program, "--config", EXAMPLES / "config.yaml", "--validate"],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={"MCP_GATEWAY_API_KEY": KEY},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("name", FILES)
