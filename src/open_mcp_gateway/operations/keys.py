@@ -220,7 +220,7 @@ class KeyAdmin:
     ) -> Revoked:
         """Revoke a key for good, with ``cascade`` all that were made with it too. Idempotent."""
 
-        def work(tx: Transaction) -> Revoked:
+        def work(tx: Transaction) -> tuple[Revoked, list[KeyRecord]]:
             doing = self._work(tx, clearance)
             record = doing.stored(key_id, rev)
             children = doing.live_descendants(record.id)
@@ -232,12 +232,11 @@ class KeyAdmin:
             for one in ended:
                 written = tx.put_key(one)
                 record = written if written.id == record.id else record
-            return Revoked(record=record, children=tuple(one.id for one in children))
+            return Revoked(record=record, children=tuple(one.id for one in children)), ended
 
-        revoked = await self.changer.change(work)
-        _note("key revoked", revoked.record.id, clearance, request_id)
-        for child in revoked.children:
-            _note("key revoked", child, clearance, request_id)
+        revoked, ended = await self.changer.change(work)
+        for one in ended:
+            _note("key revoked", one.id, clearance, request_id)
         return revoked
 
     def _work(self, tx: Transaction, clearance: Clearance) -> KeyWork:

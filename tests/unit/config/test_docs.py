@@ -67,6 +67,17 @@ def test_each_block_of_the_catalog_page(folder: Path, block: str) -> None:
     assert load_catalog(path, environ(block)).snapshot.entries
 
 
+def test_the_blocks_of_the_readme(tmp_path: Path) -> None:
+    """Its catalog, its configuration, and the tenants that go with both."""
+    catalog, config, tenants_of_it = blocks((DOCS.parent / "README.md").read_text())[:3]
+    (tmp_path / "catalog.yaml").write_text(catalog)
+    assert load_catalog(tmp_path / "catalog.yaml", environ(catalog)).snapshot.entries
+    (tmp_path / "config.yaml").write_text(config + tenants_of_it)
+    loaded = load_config(tmp_path / "config.yaml", Overrides(), environ(config + tenants_of_it))
+    assert loaded.warnings == ()
+    assert [one.id for one in loaded.config.tenants] == ["tenant-a", "tenant-b"]
+
+
 def test_there_are_blocks() -> None:
     assert len(blocks(CONFIGURATION)) >= 4
     assert len(blocks(CATALOG)) >= 6
