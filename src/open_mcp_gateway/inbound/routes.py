@@ -75,7 +75,8 @@ class RouteKind(enum.Enum):
 
 
 class Route(Struct, Generic[Handler], frozen=True, kw_only=True):
-    """One path and what serves it. HEAD comes with GET."""
+    """One path and what serves it. HEAD comes with GET, but for MCP: a stream that is opened to
+    look at its head would be a session that nobody reads."""
 
     methods: tuple[str, ...]
     path: str
@@ -196,7 +197,9 @@ class Router(Generic[Handler]):
 
 def _methods_of(route: Route[Handler]) -> list[str]:
     """In the order of ``Allow``."""
-    declared = {*route.methods, "HEAD"} if "GET" in route.methods else {*route.methods}
+    declared = {*route.methods}
+    if "GET" in declared and route.kind is RouteKind.MANAGEMENT:
+        declared.add("HEAD")
     return [method for method in _METHODS if method in declared]
 
 
