@@ -74,7 +74,7 @@ def router() -> Router[Handler]:
             Snapshot(),
             environ={},
             clock=SystemClock(),
-            reload=_no_reload,
+            reload=no_reload,
         ) as gateway:
             return gateway.dispatcher.router
 
@@ -88,5 +88,5 @@ def needs_of(route: Route[Handler]) -> str:
     return ANYBODY if isinstance(route.permission, AnyKey) else str(route.permission)
 
 
-async def _no_reload() -> ReloadReport:
+async def no_reload() -> ReloadReport:
     raise AssertionError("nothing is reloaded here")
