@@ -17,6 +17,9 @@ from open_mcp_gateway.names import NAMESPACE, TENANT_ID, TenantId
 
 MAX_IMPORTED: Final = 1000
 _MAX_METADATA: Final = 50
+_MAX_LISTED: Final = 1000
+"""Of patterns, networks or namespaces in one list: every key is kept in memory."""
+
 _MAX_TEXT_CHARS: Final = 500
 _MAX_PERIOD_S: Final = 100 * 365 * 86400
 _PERIOD: Final = re.compile(r"([1-9][0-9]{0,8})([smhd])", re.ASCII)
@@ -157,6 +160,8 @@ def check_shown(text: str, member: str) -> str:
 
 def check_scope(scope: ScopeText) -> ScopeText:
     """``scope`` if all its patterns are. Raises InvalidRequest."""
+    for member in scope.__struct_fields__:
+        _check_list(getattr(scope, member), f"scope.{member}")
     try:
         scope.compiled()
     except ValueError as error:
@@ -164,8 +169,17 @@ def check_scope(scope: ScopeText) -> ScopeText:
     return scope
 
 
+def _check_list(texts: tuple[str, ...] | None, member: str) -> None:
+    found = texts or ()
+    if len(found) > _MAX_LISTED or any(len(one) > _MAX_TEXT_CHARS for one in found):
+        raise InvalidRequest(
+            f"`{member}` has room for {_MAX_LISTED} entries of {_MAX_TEXT_CHARS} characters"
+        )
+
+
 def check_networks(networks: tuple[str, ...] | None) -> tuple[str, ...] | None:
     """``networks`` if each is one. Raises InvalidRequest."""
+    _check_list(networks, "ip_allow")
     for one in networks or ():
         try:
             ip_network(one)
@@ -186,6 +200,7 @@ def check_metadata(metadata: dict[str, str]) -> dict[str, str]:
 
 def check_namespaces(namespaces: tuple[str, ...]) -> tuple[str, ...]:
     """``namespaces`` if each can be one. Raises InvalidRequest."""
+    _check_list(namespaces, "namespaces")
     if not all(NAMESPACE.fullmatch(one) for one in namespaces):
         raise InvalidRequest("`namespaces`: each must be 1 to 63 of a-z, 0-9 and '-'")
     return namespaces
