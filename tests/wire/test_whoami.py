@@ -100,7 +100,7 @@ def test_without_authentication(unlocked: Face) -> None:
     assert (told["auth"], told["key_id"], told["role"]) == ("none", "anonymous", "anonymous")
     assert told["expires_at"] is None
     assert not any(one.startswith(("keys:", "tenants:")) for one in told["permissions"])
-    assert get(unlocked, None, "/admin/roles").status == 403
+    assert get(unlocked, None, "/admin/roles").status == 409
 
 
 def test_it_is_for_callers_alone(front: Face) -> None:

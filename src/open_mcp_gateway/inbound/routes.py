@@ -56,7 +56,7 @@ _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 _READING: Final = frozenset({"GET", "HEAD"})
 _LITERAL: Final = re.compile(r"\.?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
-_PLACEHOLDERS: Final = {"{id}": SERVER_ID, "{key}": KEY_ID, "{tenant}": TENANT_ID}
+PLACEHOLDERS: Final = {"{id}": SERVER_ID, "{key}": KEY_ID, "{tenant}": TENANT_ID}
 """What can stand in the place of each."""
 
 
@@ -182,11 +182,11 @@ class Router(Generic[Handler]):
 
     def _methods_at(self, path: str) -> _ByMethod[Handler]:
         raw = path.encode("ascii")
-        found = next((one for one in _PLACEHOLDERS if one in path.split("/")), None)
+        found = next((one for one in PLACEHOLDERS if one in path.split("/")), None)
         if found is None:
             return self._literal.setdefault(raw, {})
         before, _, after = raw.partition(found.encode("ascii"))
-        form = re.compile(_PLACEHOLDERS[found].pattern.encode("ascii"))
+        form = re.compile(PLACEHOLDERS[found].pattern.encode("ascii"))
         for pattern in self._patterns:
             if (pattern.before, pattern.after) == (before, after):
                 return pattern.methods
@@ -208,14 +208,14 @@ def _overlap(one: str, other: str) -> bool:
     pairs = list(zip(one.split("/"), other.split("/"), strict=False))
     return one.count("/") == other.count("/") and all(
         a == b
-        or (a in _PLACEHOLDERS and (b in _PLACEHOLDERS or _fits(a, b)))
-        or (b in _PLACEHOLDERS and _fits(b, a))
+        or (a in PLACEHOLDERS and (b in PLACEHOLDERS or _fits(a, b)))
+        or (b in PLACEHOLDERS and _fits(b, a))
         for a, b in pairs
     )
 
 
 def _fits(placeholder: str, text: str) -> bool:
-    return _PLACEHOLDERS[placeholder].fullmatch(text) is not None
+    return PLACEHOLDERS[placeholder].fullmatch(text) is not None
 
 
 def _by_method(methods: _ByMethod[Handler], method: bytes) -> Match[Handler]:
@@ -233,10 +233,10 @@ def _check(route: Route[Handler]) -> None:
     if not route.methods or not set(route.methods) <= set(_METHODS):
         raise ValueError(f"{where} has no methods, or unknown ones: {route.methods}")
     segments = route.path.split("/")
-    places = [part for part in segments if part in _PLACEHOLDERS]
+    places = [part for part in segments if part in PLACEHOLDERS]
     if segments[0] or len(segments) < 2 or len(places) > 1:
         raise ValueError(f"{where} does not begin with a slash, or has two ids")
-    if not all(part in _PLACEHOLDERS or _LITERAL.fullmatch(part) for part in segments[1:]):
+    if not all(part in PLACEHOLDERS or _LITERAL.fullmatch(part) for part in segments[1:]):
         raise ValueError(f"{where} has a segment that is not plain")
     if isinstance(route.permission, Open) and (places or not set(route.methods) <= _READING):
         raise ValueError(f"{where} is open, so it must be one path and only be read")
