@@ -163,6 +163,14 @@ class Router(Generic[Handler]):
                 return match
         raise NotFound("No such endpoint")
 
+    def kind_of(self, path: bytes) -> RouteKind | None:
+        """Whose errors the routes of ``path`` speak; None: there are none."""
+        found = self._literal.get(path)
+        if found is None:
+            patterns = (one for one in self._patterns if one.id_in(path) is not None)
+            found = next((one.methods for one in patterns), {})
+        return next((match.route.kind for match in found.values()), None)
+
     def surface(self) -> Iterator[tuple[str, Route[Handler]]]:
         """Every method of every route, the implied HEAD included."""
         for route in self.routes:
