@@ -23,7 +23,7 @@ def _existing(path: Path) -> Path:
 
 
 def python_of(name: str) -> Path:
-    """The interpreter of an environment: mcp2, mcp1, fastmcp, servers, sqlite or postgres."""
+    """The interpreter of an environment: one for each lock in requirements/test."""
     return program_of(name, "python")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 
 class Clock(Protocol):
@@ -20,6 +20,10 @@ class Clock(Protocol):
         """The same in seconds since the epoch, for comparisons on the path of every request."""
 
 
+_FIRST_S: Final = -62_135_596_800.0
+_LAST_S: Final = 253_402_300_799.0
+
+
 class SystemClock:
     """The machine's clocks."""
 
@@ -31,6 +35,12 @@ class SystemClock:
 
     def now(self) -> datetime:
         return datetime.now(UTC)
+
+
+def rfc3339_at(seconds: float) -> str:
+    """A moment since the epoch as RFC 3339 text. Who may write years and zones freely can mean one
+    before the year 1 or after 9999, which no text can say: then the nearest that one can."""
+    return rfc3339(datetime.fromtimestamp(min(max(seconds, _FIRST_S), _LAST_S), UTC))
 
 
 def rfc3339(moment: datetime) -> str:

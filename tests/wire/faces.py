@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -191,7 +191,11 @@ async def _no_reload() -> ReloadReport:
 
 @contextlib.contextmanager
 def face(
-    name: str, *servers: ServerSpec, store: KeyStore | None = None, **settings: Any
+    name: str,
+    *servers: ServerSpec,
+    store: KeyStore | None = None,
+    reload: Callable[[], Awaitable[ReloadReport]] = _no_reload,
+    **settings: Any,
 ) -> Iterator[Face]:
     """A gateway with ``KEY`` and these servers; ``settings`` are members of ``Config``."""
     protocol, uvloop = PROTOCOLS[name]
@@ -216,7 +220,7 @@ def face(
                 snapshot,
                 environ={},
                 clock=SystemClock(),
-                reload=_no_reload,
+                reload=reload,
                 store=store,
             ) as gateway:
                 prepared = serve._uvicorn_config(config, gateway)

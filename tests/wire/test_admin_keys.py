@@ -115,6 +115,27 @@ def test_what_is_refused(front: Face) -> None:
     told(front.ask(raw), 400, "malformed")
 
 
+def test_moments_that_no_text_can_say_hurt_nobody(front: Face) -> None:
+    """One such key would take the whole list from everybody."""
+    made = told(
+        make(
+            front,
+            not_before="0001-01-01T00:00:00+23:59",
+            expires_at="9999-12-31T23:59:59.999999-23:59",
+        ),
+        201,
+    )
+    key = made["secret"].encode()
+    (listed,) = (
+        one
+        for one in told(ask(front, "GET", "/admin/keys"), 200)["data"]
+        if one["id"] == made["id"]
+    )
+    for shown in (made, listed, told(ask(front, "GET", "/whoami", key=key), 200)):
+        assert shown["expires_at"] == "9999-12-31T23:59:59.000Z"
+    assert listed["not_before"] == "0001-01-01T00:00:00.000Z"
+
+
 def test_a_tenant_sees_itself_alone(front: Face) -> None:
     for one in ("a", "b"):
         made = ask(front, "POST", "/admin/tenants", {"id": one, "namespaces": ["n"]})

@@ -6,7 +6,7 @@ say anything else than what is enforced.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
@@ -63,7 +63,7 @@ class Change(Struct, frozen=True, omit_defaults=True):
 
     op: str
     path: str
-    value: object = UNSET
+    value: Any = UNSET
 
 
 class Explanation(Struct, frozen=True, omit_defaults=True):

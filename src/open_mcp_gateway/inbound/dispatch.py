@@ -44,7 +44,7 @@ from open_mcp_gateway.inbound.handlers import (
     check_json,
 )
 from open_mcp_gateway.inbound.origin import OriginPolicy
-from open_mcp_gateway.inbound.routes import AnyKey, Match, Router
+from open_mcp_gateway.inbound.routes import AnyKey, Match, RouteKind, Router
 from open_mcp_gateway.names import KeyId
 from open_mcp_gateway.pipeline.forward import Forwarder
 from open_mcp_gateway.pipeline.reply import Headers, Reply, Responder, retry_after, rpc_failure
@@ -189,8 +189,6 @@ class Dispatcher:
         Returns what to abandon if the client goes away while the outcome is open.
         """
         arrival = admitted.arrival
-        if body and log.isEnabledFor(TRACE):
-            _trace("request body", arrival, body)
         try:
             if admitted.ready is not None:
                 responder.respond(admitted.ready)
@@ -199,6 +197,7 @@ class Dispatcher:
                 raise Unauthenticated("API key required")
             match = self.router.match(arrival.method, arrival.path)
             handler = match.route.handler
+            self._trace("request body", arrival, body)
             if isinstance(handler, McpPoint):
                 return self._call(arrival, admitted.principal, handler, body, responder)
             if isinstance(handler, McpStream):
@@ -306,20 +305,19 @@ class Dispatcher:
         """``reply`` with the headers that every answer carries; also writes the access log."""
         if self.access_log is not AccessLog.OFF:
             record(self.access_log, arrival, reply.status)
-        if reply.body and log.isEnabledFor(TRACE):
-            _trace("answer body", arrival, reply.body)
+        self._trace("answer body", arrival, reply.body)
         request_id = (b"x-request-id", arrival.request_id.encode("ascii"))
         headers = (*_PRIVATE, request_id, *reply.headers)
         if arrival.origin is not None and reply.status != 204:
             headers += self.origin.cors_headers(arrival.origin)
         return Reply(reply.status, reply.body, headers)
 
+    def _trace(self, what: str, arrival: Arrival, body: bytes) -> None:
+        """Content of MCP messages, at this level alone; at none what is said of keys."""
+        if body and log.isEnabledFor(TRACE) and self.router.kind_of(arrival.path) is RouteKind.MCP:
+            content = body.decode("utf-8", "replace")
+            log.log(TRACE, what, extra={"request_id": arrival.request_id, "content": content})
+
 
 def _request(arrival: Arrival, match: Match[Handler], body: bytes) -> Request:
     return Request(match.ref or "", arrival.query, body, arrival)
-
-
-def _trace(what: str, arrival: Arrival, body: bytes) -> None:
-    """Message content, which appears at this level alone."""
-    content = body.decode("utf-8", "replace")
-    log.log(TRACE, what, extra={"request_id": arrival.request_id, "content": content})

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from open_mcp_gateway.access.authorize import Item, Kind, require
 from open_mcp_gateway.access.explain import Explanation, Question, Subject, explain
@@ -50,7 +50,7 @@ class As(Struct, frozen=True, forbid_unknown_fields=True):
 class Asked(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One question as received."""
 
-    action: str | UnsetType = UNSET
+    action: Annotated[str, Meta(extra_json_schema={"enum": [*Permission]})] | UnsetType = UNSET
     server: str | UnsetType = UNSET
     tool: str | UnsetType = UNSET
     resource: str | UnsetType = UNSET
@@ -58,13 +58,13 @@ class Asked(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     about: As | UnsetType = field(default=UNSET, name="as")
 
 
-class Body(Asked, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Questions(Asked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One question, or several in ``checks``."""
 
     checks: list[Asked] | UnsetType = UNSET
 
 
-_BODY: Final = msgspec.json.Decoder(Body)
+_BODY: Final = msgspec.json.Decoder(Questions)
 
 
 class Explaining:
@@ -161,7 +161,7 @@ def read_body(body: bytes) -> Asked | list[Asked]:
     checks = asked.checks
     if isinstance(checks, UnsetType):
         return asked
-    if asked != Body(checks=checks):
+    if asked != Questions(checks=checks):
         raise InvalidRequest("send one question, or 'checks' and nothing beside it")
     if not 1 <= len(checks) <= MAX_CHECKS:
         raise InvalidRequest(f"'checks' takes 1 to {MAX_CHECKS} questions, not {len(checks)}")

@@ -7,7 +7,7 @@ of another API than the one that answers.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any, Final
 
@@ -15,10 +15,15 @@ import msgspec
 
 from open_mcp_gateway import __version__
 from open_mcp_gateway.auth.principal import Permission, Principal
+from open_mcp_gateway.auth.records import Source, Status
+from open_mcp_gateway.inbound.answers import ANSWERS
+from open_mcp_gateway.inbound.explaining import Questions
 from open_mcp_gateway.inbound.handlers import Handler, McpPoint, McpStream, OnCaller, Probe, Request
-from open_mcp_gateway.inbound.routes import ANY_KEY, Open, Route, RouteKind
-from open_mcp_gateway.operations.listing import FILTERS
+from open_mcp_gateway.inbound.routes import ANY_KEY, PLACEHOLDERS, Open, Route, RouteKind
+from open_mcp_gateway.names import SERVER_ID
+from open_mcp_gateway.operations.listing import DEFAULT_LIMIT, FILTERS, MAX_LIMIT
 from open_mcp_gateway.operations.requests import (
+    PERIOD,
     KeyCreate,
     KeyImport,
     KeyPatch,
@@ -26,7 +31,6 @@ from open_mcp_gateway.operations.requests import (
     TenantCreate,
     TenantPatch,
 )
-from open_mcp_gateway.operations.views import KeyView, TenantView
 from open_mcp_gateway.pipeline.reply import Reply
 
 PATH: Final = "/openapi.json"
@@ -38,17 +42,40 @@ _BODIES: Final[dict[tuple[str, str], type]] = {
     ("POST", "/admin/keys/import"): KeyImport,
     ("POST", "/admin/tenants"): TenantCreate,
     ("PATCH", "/admin/tenants/{tenant}"): TenantPatch,
-}
-_ANSWERS: Final[dict[tuple[str, str], type]] = {
-    ("GET", "/admin/keys/{key}"): KeyView,
-    ("PATCH", "/admin/keys/{key}"): KeyView,
-    ("GET", "/admin/tenants/{tenant}"): TenantView,
-    ("PATCH", "/admin/tenants/{tenant}"): TenantView,
+    ("POST", "/auth/explain"): Questions,
 }
 _QUERIES: Final[dict[tuple[str, str], tuple[str, ...]]] = {
     ("GET", "/servers"): ("tag",),
     ("GET", "/admin/keys"): (*FILTERS, "limit", "cursor"),
     ("DELETE", "/admin/keys/{key}"): ("cascade", "reason"),
+}
+_TEXT: Final[dict[str, Any]] = {"type": "string"}
+_PERIOD_FORM: Final[dict[str, Any]] = {"type": "string", "pattern": f"^{PERIOD.pattern}$"}
+_FORMS: Final[dict[str, dict[str, Any]]] = {
+    "status": {"type": "string", "enum": [*Status]},
+    "source": {"type": "string", "enum": [*Source]},
+    "expiring_within": _PERIOD_FORM,
+    "unused_for": _PERIOD_FORM,
+    "limit": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
+    "cascade": {"type": "boolean", "default": False},
+    "reason": {"type": "string", "maxLength": 500},
+    "If-Match": {"type": "string", "pattern": r'^("[0-9]{1,18}"|\*)$'},
+    "Idempotency-Key": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+    "X-Server-ID": {"type": "string", "pattern": f"^{SERVER_ID.pattern}$"},
+}
+"""Of parameters in queries and headers, by their names; of others any text."""
+
+_PLACES: Final = {
+    place[1:-1]: {"type": "string", "pattern": f"^{form.pattern}$"}
+    for place, form in PLACEHOLDERS.items()
+}
+
+_MESSAGE: Final[dict[str, Any]] = {"type": "object", "description": "A JSON-RPC message"}
+_ENVELOPE: Final[dict[str, Any]] = {
+    "type": "object",
+    "description": "A JSON-RPC message, and the server that it is for",
+    "required": ["server_id", "method"],
+    "properties": {"server_id": _FORMS["X-Server-ID"], "method": _TEXT},
 }
 _CREATES: Final = frozenset({("POST", "/admin/keys"), ("POST", "/admin/tenants")})
 
@@ -91,15 +118,19 @@ class OpenApi:
 
 def describe(routes: Iterable[Route[Handler]]) -> dict[str, Any]:
     """The OpenAPI document of a table."""
-    types = dict.fromkeys([*_BODIES.values(), *_ANSWERS.values()])
-    _, schemas = msgspec.json.schema_components(types, ref_template=_REFS)
-    # Items are read one by one, so the type of the whole says nothing of them.
-    schemas["KeyImport"]["properties"]["keys"]["items"] = _ref("KeyCreate")
+    known = [one for forms in ANSWERS.values() for one in _each(forms)]
+    wanted = [*_BODIES.values(), *known]
+    found, schemas = msgspec.json.schema_components(wanted, ref_template=_REFS)
+    named = dict(zip(map(repr, wanted), found, strict=True))
+    # Items are read one by one, so the type of the whole says nothing of them. What is none has an
+    # answer of its own among the others, and stops no other.
+    item = {"anyOf": [_ref("KeyCreate"), {"description": "Answered by an error of its own"}]}
+    schemas["KeyImport"]["properties"]["keys"]["items"] = item
     paths: dict[str, Any] = {}
     for route in routes:
         # HEAD comes with GET and is not described by itself, as usual.
         for method in route.methods:
-            paths.setdefault(route.path, {})[method.lower()] = _operation(method, route)
+            paths.setdefault(route.path, {})[method.lower()] = _operation(method, route, named)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Open MCP Gateway", "version": __version__},
@@ -111,7 +142,9 @@ def describe(routes: Iterable[Route[Handler]]) -> dict[str, Any]:
     }
 
 
-def _operation(method: str, route: Route[Handler]) -> dict[str, Any]:
+def _operation(
+    method: str, route: Route[Handler], named: Mapping[str, dict[str, Any]]
+) -> dict[str, Any]:
     where = (method, route.path)
     name = "_".join(part.strip("{}") for part in route.path.strip("/").split("/"))
     operation: dict[str, Any] = {
@@ -119,7 +152,7 @@ def _operation(method: str, route: Route[Handler]) -> dict[str, Any]:
         "summary": _summary(route.handler) or f"{method} {route.path}",
         "security": _security(route),
         "parameters": _parameters(where),
-        "responses": _responses(where, route),
+        "responses": _responses(where, route, named),
     }
     body = _body(where, route)
     if body is not None:
@@ -136,38 +169,57 @@ def _security(route: Route[Handler]) -> list[dict[str, list[str]]]:
 
 
 def _parameters(where: tuple[str, str]) -> list[dict[str, Any]]:
-    text = {"type": "string"}
     _, path = where
-    found: list[dict[str, Any]] = [
-        {"name": part[1:-1], "in": "path", "required": True, "schema": text}
-        for part in path.split("/")
-        if part.startswith("{")
-    ]
-    found += [{"name": one, "in": "query", "schema": text} for one in _QUERIES.get(where, ())]
-    headers = ["Idempotency-Key"] if where == ("POST", "/admin/keys") else []
-    if where[0] in ("PATCH", "DELETE") and path.startswith("/admin/"):
-        headers.append("If-Match")
-    found += [{"name": one, "in": "header", "schema": text} for one in headers]
+    places = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+    found = [_parameter("path", one, _PLACES[one], required=True) for one in places]
+    found += [_parameter("query", one) for one in _QUERIES.get(where, ())]
+    found += [_parameter("header", one) for one in _headers(where)]
+    if path == "/rpc":
+        found.append(_parameter("header", "X-Server-ID", required=True))
     return found
 
 
-def _responses(where: tuple[str, str], route: Route[Handler]) -> dict[str, Any]:
-    form = _ANSWERS.get(where)
-    content = {} if form is None else {"content": _json(_ref(form.__name__))}
-    status = "201" if where in _CREATES else "200"
+def _parameter(
+    place: str, name: str, schema: dict[str, Any] | None = None, *, required: bool = False
+) -> dict[str, Any]:
+    form = schema or _FORMS.get(name, _TEXT)
+    return {"in": place, "name": name, "required": required, "schema": form}
+
+
+def _headers(where: tuple[str, str]) -> list[str]:
+    """Those that may be sent."""
+    method, path = where
+    headers = ["Idempotency-Key"] if where == ("POST", "/admin/keys") else []
+    if method in ("PATCH", "DELETE") and path.startswith("/admin/"):
+        headers.append("If-Match")
+    return headers
+
+
+def _responses(
+    where: tuple[str, str], route: Route[Handler], named: Mapping[str, dict[str, Any]]
+) -> dict[str, Any]:
+    forms = [named[repr(one)] for one in _each(ANSWERS.get(where, ()))]
+    schema = forms[0] if len(forms) == 1 else {"anyOf": forms}
+    done = {"description": "Done", **({"content": _json(schema)} if forms else {})}
     error = {} if route.kind is RouteKind.MCP else {"content": _json(_ref("Error"))}
-    return {
-        status: {"description": "Done", **content},
-        "default": {"description": "Refused or failed", **error},
-    }
+    found = {"201" if where in _CREATES else "200": done}
+    if where == ("POST", "/admin/keys"):
+        found["200"] = {**done, "description": "Done before, by the same request"}
+    return {**found, "default": {"description": "Refused or failed", **error}}
+
+
+def _each(forms: Any) -> tuple[Any, ...]:
+    return forms if isinstance(forms, tuple) else (forms,)
 
 
 def _body(where: tuple[str, str], route: Route[Handler]) -> dict[str, Any] | None:
     form = _BODIES.get(where)
     if form is not None:
         return _ref(form.__name__)
+    if where == ("POST", "/mcp"):
+        return _ENVELOPE
     takes_mcp = where[0] == "POST" and isinstance(route.handler, McpPoint | McpStream)
-    return {"type": "object", "description": "A JSON-RPC message"} if takes_mcp else None
+    return _MESSAGE if takes_mcp else None
 
 
 def _summary(handler: Handler) -> str:

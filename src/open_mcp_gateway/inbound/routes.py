@@ -56,7 +56,7 @@ _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 _READING: Final = frozenset({"GET", "HEAD"})
 _LITERAL: Final = re.compile(r"\.?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
-_PLACEHOLDERS: Final = {"{id}": SERVER_ID, "{key}": KEY_ID, "{tenant}": TENANT_ID}
+PLACEHOLDERS: Final = {"{id}": SERVER_ID, "{key}": KEY_ID, "{tenant}": TENANT_ID}
 """What can stand in the place of each."""
 
 
@@ -75,7 +75,8 @@ class RouteKind(enum.Enum):
 
 
 class Route(Struct, Generic[Handler], frozen=True, kw_only=True):
-    """One path and what serves it. HEAD comes with GET."""
+    """One path and what serves it. HEAD comes with GET, but for MCP: a stream that is opened to
+    look at its head would be a session that nobody reads."""
 
     methods: tuple[str, ...]
     path: str
@@ -162,6 +163,14 @@ class Router(Generic[Handler]):
                 return match
         raise NotFound("No such endpoint")
 
+    def kind_of(self, path: bytes) -> RouteKind | None:
+        """Whose errors the routes of ``path`` speak; None: there are none."""
+        found = self._literal.get(path)
+        if found is None:
+            patterns = (one for one in self._patterns if one.id_in(path) is not None)
+            found = next((one.methods for one in patterns), {})
+        return next((match.route.kind for match in found.values()), None)
+
     def surface(self) -> Iterator[tuple[str, Route[Handler]]]:
         """Every method of every route, the implied HEAD included."""
         for route in self.routes:
@@ -181,11 +190,11 @@ class Router(Generic[Handler]):
 
     def _methods_at(self, path: str) -> _ByMethod[Handler]:
         raw = path.encode("ascii")
-        found = next((one for one in _PLACEHOLDERS if one in path.split("/")), None)
+        found = next((one for one in PLACEHOLDERS if one in path.split("/")), None)
         if found is None:
             return self._literal.setdefault(raw, {})
         before, _, after = raw.partition(found.encode("ascii"))
-        form = re.compile(_PLACEHOLDERS[found].pattern.encode("ascii"))
+        form = re.compile(PLACEHOLDERS[found].pattern.encode("ascii"))
         for pattern in self._patterns:
             if (pattern.before, pattern.after) == (before, after):
                 return pattern.methods
@@ -196,7 +205,9 @@ class Router(Generic[Handler]):
 
 def _methods_of(route: Route[Handler]) -> list[str]:
     """In the order of ``Allow``."""
-    declared = {*route.methods, "HEAD"} if "GET" in route.methods else {*route.methods}
+    declared = {*route.methods}
+    if "GET" in declared and route.kind is RouteKind.MANAGEMENT:
+        declared.add("HEAD")
     return [method for method in _METHODS if method in declared]
 
 
@@ -205,14 +216,14 @@ def _overlap(one: str, other: str) -> bool:
     pairs = list(zip(one.split("/"), other.split("/"), strict=False))
     return one.count("/") == other.count("/") and all(
         a == b
-        or (a in _PLACEHOLDERS and (b in _PLACEHOLDERS or _fits(a, b)))
-        or (b in _PLACEHOLDERS and _fits(b, a))
+        or (a in PLACEHOLDERS and (b in PLACEHOLDERS or _fits(a, b)))
+        or (b in PLACEHOLDERS and _fits(b, a))
         for a, b in pairs
     )
 
 
 def _fits(placeholder: str, text: str) -> bool:
-    return _PLACEHOLDERS[placeholder].fullmatch(text) is not None
+    return PLACEHOLDERS[placeholder].fullmatch(text) is not None
 
 
 def _by_method(methods: _ByMethod[Handler], method: bytes) -> Match[Handler]:
@@ -230,10 +241,10 @@ def _check(route: Route[Handler]) -> None:
     if not route.methods or not set(route.methods) <= set(_METHODS):
         raise ValueError(f"{where} has no methods, or unknown ones: {route.methods}")
     segments = route.path.split("/")
-    places = [part for part in segments if part in _PLACEHOLDERS]
+    places = [part for part in segments if part in PLACEHOLDERS]
     if segments[0] or len(segments) < 2 or len(places) > 1:
         raise ValueError(f"{where} does not begin with a slash, or has two ids")
-    if not all(part in _PLACEHOLDERS or _LITERAL.fullmatch(part) for part in segments[1:]):
+    if not all(part in PLACEHOLDERS or _LITERAL.fullmatch(part) for part in segments[1:]):
         raise ValueError(f"{where} has a segment that is not plain")
     if isinstance(route.permission, Open) and (places or not set(route.methods) <= _READING):
         raise ValueError(f"{where} is open, so it must be one path and only be read")

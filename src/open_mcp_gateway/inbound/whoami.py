@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
@@ -14,7 +13,7 @@ from open_mcp_gateway.auth.identify import ANONYMOUS_ROLE
 from open_mcp_gateway.auth.principal import Permission, Platform, Principal
 from open_mcp_gateway.auth.records import KeyRecord
 from open_mcp_gateway.auth.scope import NOTHING, Everything, Selection, written
-from open_mcp_gateway.clock import rfc3339
+from open_mcp_gateway.clock import rfc3339_at
 from open_mcp_gateway.errors import WrongKey
 from open_mcp_gateway.inbound.handlers import Handler, OnCaller, OnGateway, Request
 from open_mcp_gateway.inbound.routes import ANY_KEY, Route
@@ -64,7 +63,7 @@ class Whoami:
         ends_s = record.expires_at
         return {
             "name": record.name,
-            "expires_at": None if ends_s is None else rfc3339(datetime.fromtimestamp(ends_s, UTC)),
+            "expires_at": None if ends_s is None else rfc3339_at(ends_s),
             "auth": "api_key",
             "warnings": [] if ends_s is None else expiry_warnings(ends_s - self.now()),
         }

@@ -17,9 +17,12 @@ from open_mcp_gateway.names import NAMESPACE, TENANT_ID, TenantId
 
 MAX_IMPORTED: Final = 1000
 _MAX_METADATA: Final = 50
+_MAX_LISTED: Final = 1000
+"""Of patterns, networks or namespaces in one list: every key is kept in memory."""
+
 _MAX_TEXT_CHARS: Final = 500
 _MAX_PERIOD_S: Final = 100 * 365 * 86400
-_PERIOD: Final = re.compile(r"([1-9][0-9]{0,8})([smhd])", re.ASCII)
+PERIOD: Final = re.compile(r"([1-9][0-9]{0,8})([smhd])", re.ASCII)
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 Moment: TypeAlias = Annotated[datetime, Meta(tz=True)]
@@ -29,6 +32,10 @@ Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=100)]
 Digest: TypeAlias = Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)]
 Period: TypeAlias = Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,8}[smhd]$")]
 TenantName: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+NamespaceName: TypeAlias = Annotated[
+    str, Meta(extra_json_schema={"pattern": f"^{NAMESPACE.pattern}$"})
+]
+"""Checked by ``check_namespaces``, which says it better."""
 
 Body = TypeVar("Body")
 
@@ -102,7 +109,7 @@ class TenantCreate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """A tenant to be made. Its namespaces are always written."""
 
     id: TenantName
-    namespaces: tuple[str, ...]
+    namespaces: tuple[NamespaceName, ...]
     name: Annotated[str, Meta(max_length=100)] = ""
 
 
@@ -110,7 +117,7 @@ class TenantPatch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Changes to a tenant (RFC 7396)."""
 
     name: Annotated[str, Meta(max_length=100)] | UnsetType | None = UNSET
-    namespaces: tuple[str, ...] | UnsetType = UNSET
+    namespaces: tuple[NamespaceName, ...] | UnsetType = UNSET
     disabled: bool | UnsetType | None = UNSET
 
 
@@ -157,6 +164,8 @@ def check_shown(text: str, member: str) -> str:
 
 def check_scope(scope: ScopeText) -> ScopeText:
     """``scope`` if all its patterns are. Raises InvalidRequest."""
+    for member in scope.__struct_fields__:
+        _check_list(getattr(scope, member), f"scope.{member}")
     try:
         scope.compiled()
     except ValueError as error:
@@ -164,8 +173,17 @@ def check_scope(scope: ScopeText) -> ScopeText:
     return scope
 
 
+def _check_list(texts: tuple[str, ...] | None, member: str) -> None:
+    found = texts or ()
+    if len(found) > _MAX_LISTED or any(len(one) > _MAX_TEXT_CHARS for one in found):
+        raise InvalidRequest(
+            f"`{member}` has room for {_MAX_LISTED} entries of {_MAX_TEXT_CHARS} characters"
+        )
+
+
 def check_networks(networks: tuple[str, ...] | None) -> tuple[str, ...] | None:
     """``networks`` if each is one. Raises InvalidRequest."""
+    _check_list(networks, "ip_allow")
     for one in networks or ():
         try:
             ip_network(one)
@@ -186,6 +204,7 @@ def check_metadata(metadata: dict[str, str]) -> dict[str, str]:
 
 def check_namespaces(namespaces: tuple[str, ...]) -> tuple[str, ...]:
     """``namespaces`` if each can be one. Raises InvalidRequest."""
+    _check_list(namespaces, "namespaces")
     if not all(NAMESPACE.fullmatch(one) for one in namespaces):
         raise InvalidRequest("`namespaces`: each must be 1 to 63 of a-z, 0-9 and '-'")
     return namespaces
@@ -193,7 +212,7 @@ def check_namespaces(namespaces: tuple[str, ...]) -> tuple[str, ...]:
 
 def period_s(text: str, member: str) -> int:
     """The seconds that ``90d``, ``12h``, ``30m`` or ``10s`` mean. Raises InvalidRequest."""
-    match = _PERIOD.fullmatch(text)
+    match = PERIOD.fullmatch(text)
     if match is None:
         raise InvalidRequest(f"`{member}` must be a period such as 90d, 12h or 30m")
     period = int(match[1]) * _SECONDS[match[2]]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from msgspec import Struct
 
 from open_mcp_gateway.access.keyring import Keyring
 from open_mcp_gateway.auth.principal import Holder, Platform
 from open_mcp_gateway.auth.records import KeyRecord, TenantRecord
 from open_mcp_gateway.auth.scope import ScopeText
-from open_mcp_gateway.clock import rfc3339
+from open_mcp_gateway.clock import rfc3339_at
 from open_mcp_gateway.operations.minting import effective
 
 
@@ -106,4 +104,4 @@ def tenant_of(holder: Holder) -> str | None:
 
 def moment(seconds: float | None) -> str | None:
     """A moment since the epoch as RFC 3339; None stays None."""
-    return None if seconds is None else rfc3339(datetime.fromtimestamp(seconds, UTC))
+    return None if seconds is None else rfc3339_at(seconds)
