@@ -273,7 +273,7 @@ def _keys(config: Config, clock: Clock, stored: StoreChanges) -> KeysInForce:
     try:
         return KeysInForce(configured(config), clock.wall, stored)
     except ValueError as error:
-        text = f"{error}; revoke the one of the store, or take the other out of the file"
+        text = f"{error}; one is in the store: give the one of the file another secret"
         raise InvalidConfig([Problem(str(config.source or "config.yaml"), text)]) from error
 
 
