@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 
 from open_mcp_gateway import __version__
 from open_mcp_gateway.cli import check, client_config, serve, stdio
-from open_mcp_gateway.errors import InvalidConfig
+from open_mcp_gateway.cli.serve import EXIT_FAILED
+from open_mcp_gateway.errors import InvalidConfig, StoreUnavailable
 
 EXIT_PROBLEMS = 2
 """Mistakes in files or options; argparse uses the same for its own."""
@@ -64,5 +65,10 @@ def _run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> in
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
         return EXIT_PROBLEMS
+    except StoreUnavailable as error:
+        # It was there when it was opened.
+        reason = "; ".join((error.public, *getattr(error, "__notes__", ())))
+        print(f"error: auth.store: {reason}", file=sys.stderr)
+        return EXIT_FAILED
     except KeyboardInterrupt:
         return 130

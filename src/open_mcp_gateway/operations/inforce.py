@@ -90,6 +90,8 @@ class KeysInForce:
         """
         tenants = [one for one in changes.tenants if _newer(one, self._tenants.get(one.id))]
         keys = [one for one in changes.keys if _newer(one, self._keys.get(one.id))]
+        if not (tenants or keys):
+            return self.keyring
         self._tenants.update((one.id, one) for one in tenants)
         self._keys.update((one.id, one) for one in keys)
         free = _free(keys, self._configured)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -28,16 +29,25 @@ def now() -> float:
 
 def key(name: str, rev: int = 1, holder: Holder = PLATFORM, **more: object) -> KeyRecord:
     """A stored key whose secret is its name."""
-    made = {"id": KeyId(f"key_{name}"), "holder": holder, "name": name, "role": "caller"}
+    made: dict[str, Any] = {
+        "id": KeyId(f"key_{name}"),
+        "holder": holder,
+        "name": name,
+        "role": "caller",
+    }
     made |= {"digests": (digest_of(name.encode()),), "source": Source.STORE, "rev": rev}
-    return KeyRecord(**(made | more))  # type: ignore[arg-type]
+    return KeyRecord(**(made | more))
 
 
 def tenant(name: TenantId, *namespaces: str, rev: int = 0, **more: object) -> TenantRecord:
     """A tenant of the store if it has a revision, of a file otherwise."""
-    made = {"id": name, "namespaces": tuple(Namespace(one) for one in namespaces), "rev": rev}
+    made: dict[str, Any] = {
+        "id": name,
+        "namespaces": tuple(Namespace(one) for one in namespaces),
+        "rev": rev,
+    }
     made["source"] = Source.STORE if rev else Source.CONFIG
-    return TenantRecord(**(made | more))  # type: ignore[arg-type]
+    return TenantRecord(**(made | more))
 
 
 def written(rev: int, *records: KeyRecord | TenantRecord) -> StoreChanges:
@@ -163,7 +173,7 @@ def test_a_configured_tenant_hides_a_stored_one_and_gives_it_back() -> None:
     ring = reload(keys, Configured(tenants=(tenant(ACME, "prod"),)))
     found = ring.identifier.find(b"s")
     assert found is not None
-    assert found.principal.namespaces == {Namespace("prod")}
+    assert found.principal.namespaces == frozenset({Namespace("prod")})
     ring = keys.take(written(2, tenant(ACME, "stage", rev=2, disabled_at=1.0)))
     assert who(ring, "s") == "key_s"
     ring = reload(keys, Configured())
