@@ -102,6 +102,7 @@ class SqliteStore:
 
     @contextmanager
     def changing(self) -> Iterator[Run]:
+        self._was_replaced()  # or nobody would ever see the change
         with self._writer.transaction("BEGIN IMMEDIATE") as run:
             yield run
 
