@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
@@ -21,8 +22,9 @@ from open_mcp_gateway.clock import Clock
 from open_mcp_gateway.config.model import Config
 from open_mcp_gateway.errors import InvalidConfig, Problem
 from open_mcp_gateway.inbound.admin_tenants import admin_routes
+from open_mcp_gateway.inbound.admission import Authenticator
 from open_mcp_gateway.inbound.asgi import Application
-from open_mcp_gateway.inbound.dispatch import Authenticator, Dispatcher
+from open_mcp_gateway.inbound.dispatch import Dispatcher
 from open_mcp_gateway.inbound.explaining import Explaining
 from open_mcp_gateway.inbound.handlers import Handler
 from open_mcp_gateway.inbound.management import Management, ReloadReport
@@ -42,7 +44,13 @@ from open_mcp_gateway.pipeline.forward import Forwarder
 from open_mcp_gateway.pipeline.modern import ModernFace
 from open_mcp_gateway.pipeline.sessions import Sessions
 from open_mcp_gateway.pipeline.states import StateSeal
-from open_mcp_gateway.settings import configured, fleet_settings, origin_policy, path_of
+from open_mcp_gateway.settings import (
+    configured,
+    fleet_settings,
+    is_deserted,
+    origin_policy,
+    path_of,
+)
 from open_mcp_gateway.supervisor.fleet import Fleet
 from open_mcp_gateway.telemetry.logs import set_level
 
@@ -163,7 +171,7 @@ class Gateway:
         self.fleet.reconfigure(fleet_settings(self.config, keyring))
         self.dispatcher.authenticator = self._authenticator()
         self.end_locked_out()
-        self._next_end_s = keyring.identifier.next_end_s()
+        self._next_end_s = -math.inf  # looked for soon: among many keys that takes a while
 
     def lose_store(self, lost: bool) -> None:
         """Keys of the store open nothing new while ``lost``; what they have open goes on."""
@@ -173,8 +181,9 @@ class Gateway:
     def end_expired(self) -> None:
         """Called about twice a second: an expiry has no event of its own."""
         if self._next_end_s <= self.clock.wall():
-            self.end_locked_out()
+            # In this order: what expires between the two is ended, not passed over.
             self._next_end_s = self.keyring.identifier.next_end_s()
+            self.end_locked_out()
 
     def take_used(self) -> Collection[KeyId]:
         """The keys that opened since this was last asked."""
@@ -185,6 +194,8 @@ class Gateway:
         """End what is open in the name of keys that are no longer in force."""
         authenticator = self.dispatcher.authenticator
         self._end_streams(lambda principal: not authenticator.holds(principal))
+        keyring, opens = self.keyring, authenticator.opens
+        self.fleet.desert(lambda entry, key: is_deserted(entry, key, keyring, opens))
 
     def _authenticator(self) -> Authenticator:
         """Off only when the configuration says so by having no way to authenticate at all."""
@@ -195,6 +206,7 @@ class Gateway:
 
     def _end_streams(self, unwanted: Callable[[Principal], bool]) -> None:
         """End what is open in the name of certain callers: sessions, streams, calls in flight."""
+        self.forwarder.end_if(unwanted)
         self.sessions.end_if(lambda session: unwanted(session.principal))
         self.sse.end_if(lambda session: unwanted(session.principal))
         self.modern.end_if(unwanted)
@@ -261,7 +273,7 @@ def _keys(config: Config, clock: Clock, stored: StoreChanges) -> KeysInForce:
     try:
         return KeysInForce(configured(config), clock.wall, stored)
     except ValueError as error:
-        text = f"{error}; revoke the one of the store, or take the other out of the file"
+        text = f"{error}; one is in the store: give the one of the file another secret"
         raise InvalidConfig([Problem(str(config.source or "config.yaml"), text)]) from error
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from open_mcp_gateway.access.keyring import Keyring
-from open_mcp_gateway.catalog.model import Isolation
+from open_mcp_gateway.auth.principal import Platform
+from open_mcp_gateway.catalog.model import CatalogEntry, Isolation
 from open_mcp_gateway.config.model import Config
 from open_mcp_gateway.inbound.origin import OriginPolicy
+from open_mcp_gateway.names import KeyId
 from open_mcp_gateway.operations.inforce import Configured
+from open_mcp_gateway.supervisor.policy import Common, InstanceKey, key_id_of
 from open_mcp_gateway.supervisor.settings import FleetSettings
 
 
@@ -45,3 +49,19 @@ def path_of(public_url: str | None) -> str:
 def configured(config: Config) -> Configured:
     """The tenants, keys and roles of the files."""
     return Configured(tenants=config.tenants, keys=config.keys, roles=config.roles)
+
+
+def is_deserted(
+    entry: CatalogEntry, key: InstanceKey, keyring: Keyring, opens: Callable[[KeyId], bool]
+) -> bool:
+    """Whether nobody is left whom an instance of a server is for; ``opens`` says which keys are in
+    force."""
+    key_id, of = key_id_of(key), key.of
+    if key_id is not None and not opens(key_id):
+        return True
+    if isinstance(of, Platform | Common):
+        return False
+    tenant = keyring.tenants.get(of)
+    if tenant is None or tenant.deleted_at is not None or tenant.disabled_at is not None:
+        return True
+    return entry.spec.namespace not in tenant.namespaces

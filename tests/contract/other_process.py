@@ -1,5 +1,5 @@
-"""Another process on a store: ``KIND WHERE create|transact STEP NAME`` dies at a step on the way,
-``KIND WHERE serve`` writes one key for each line it is given and says when that was done."""
+"""Another process on a store: ``KIND WHERE create|upgrade|transact STEP NAME`` dies at a step
+on the way, ``KIND WHERE serve`` writes one key for each line it is given and says when that was done."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Literal, cast
 
-from tests.contract.places import Place, a_key, die_at, put, three_at_once
+from tests.contract.places import Place, a_key, die_at, put, three_at_once, with_next_schema
 
 
 def main(kind: str, where: str, task: str, *rest: str) -> None:
@@ -15,6 +15,11 @@ def main(kind: str, where: str, task: str, *rest: str) -> None:
     if task == "create":
         die_at(int(rest[0]))
         place.create().close()
+        return
+    if task == "upgrade":
+        with_next_schema()
+        die_at(int(rest[0]))
+        place.open().close()
         return
     store = place.open()
     if task == "transact":

@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from msgspec import Struct
 
 from open_mcp_gateway.auth.principal import PLATFORM
 from open_mcp_gateway.auth.records import KeyRecord, Source, TenantRecord
+from open_mcp_gateway.keystore import migrate, sql
 from open_mcp_gateway.keystore.open import create_store, open_store
 from open_mcp_gateway.keystore.store import KeyStore, Remembered, Transaction
 from open_mcp_gateway.names import KeyId, Namespace, TenantId
@@ -39,6 +41,14 @@ class Place(Struct, frozen=True):
         if self.kind == "sqlite":
             return open_store("sqlite", path=Path(self.where))
         return open_store("postgres", url=self.where)
+
+    def ask(self, statement: str) -> list[Any]:
+        """What the tables say behind the store's back."""
+        if self.kind == "sqlite":
+            with closing(sqlite3.connect(self.where)) as connection:
+                return connection.execute(statement).fetchall()
+        with psycopg.connect(self.where) as link:
+            return link.execute(statement.encode()).fetchall()
 
     def alter(self, statement: str) -> None:
         """Change the tables behind the store's back."""
@@ -102,6 +112,24 @@ def three_at_once(name: str) -> Callable[[Transaction], None]:
         change.remember("actor", name, outcome, NOW_S)
 
     return work
+
+
+NEXT_SCHEMA = (
+    "CREATE TABLE added (id TEXT PRIMARY KEY)",
+    "INSERT INTO added SELECT id FROM api_keys",
+    "ALTER TABLE api_keys ADD COLUMN added TEXT",
+    "UPDATE api_keys SET added = id",
+)
+"""A step as a later version might take it."""
+
+
+def with_next_schema() -> None:
+    """Make this process one of a later version, whose stores have one schema more."""
+    later = (*migrate.MIGRATIONS, NEXT_SCHEMA)
+    defaults = migrate.migrate.__kwdefaults__
+    assert defaults is not None
+    defaults["migrations"] = later
+    sql.MIGRATIONS = later  # type: ignore[misc,attr-defined]
 
 
 def die_at(step: int) -> None:

@@ -85,6 +85,49 @@ def check_changes(place: Place, stride: int) -> int:
     return kills
 
 
+def check_upgrade(new_place: Callable[[], Place], stride: int) -> int:
+    kills, outcomes = 0, set()
+    for step in range(1, MOST_STEPS, stride):
+        place = new_place()
+        before = place.create()
+        before.transact(put(a_key("a"), a_key("b")))
+        keys = before.read().keys
+        before.close()
+        if not killed(place, "upgrade", step):
+            break
+        kills += 1
+        schema = place.ask("SELECT schema FROM auth_meta")[0][0]
+        outcomes.add(schema)
+        if schema == 1:
+            store = place.open()
+            assert store.read().keys == keys
+            store.close()
+            assert not killed(place, "upgrade", 0)
+        # After it, by whichever of the two: all of the step and not a row twice.
+        assert place.ask("SELECT schema FROM auth_meta") == [(2,)]
+        assert place.ask("SELECT id, added FROM api_keys ORDER BY id") == [
+            (one.id, one.id) for one in keys
+        ]
+        assert len(place.ask("SELECT id FROM added")) == len(keys)
+        with pytest.raises(InvalidConfig, match="there is no way back"):
+            place.open()
+    else:
+        raise AssertionError("it never comes to an end")
+    if stride == 1:
+        assert outcomes == {1, 2}, "some died before the end of the upgrade, some after it"
+    return kills
+
+
+def test_killed_while_it_is_upgraded(new_place: Callable[[], Place]) -> None:
+    assert check_upgrade(new_place, 13) >= 2
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_killed_at_every_step_while_it_is_upgraded(new_place: Callable[[], Place]) -> None:
+    assert check_upgrade(new_place, 1) >= 15
+
+
 def test_killed_while_it_is_made(new_place: Callable[[], Place]) -> None:
     assert check_creation(new_place, 7) >= 4
 

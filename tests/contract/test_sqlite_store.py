@@ -16,7 +16,7 @@ from open_mcp_gateway.keystore.open import create_store, open_store
 from open_mcp_gateway.keystore.rows import Row, Value
 from open_mcp_gateway.keystore.store import Transaction
 from open_mcp_gateway.names import TenantId
-from tests.contract.places import a_key, put
+from tests.contract.places import NOW_S, a_key, put
 
 
 def mode(path: Path) -> int:
@@ -183,3 +183,38 @@ def test_a_hundred_thousand_keys_load_fast(tmp_path: Path) -> None:
     print(f"100 000 keys read in {took_s:.2f} s")
     assert len(kept.keys) == 100_000
     assert took_s < 4, "the aim is 2 s on a machine that does nothing else"
+
+
+def test_a_file_that_is_away_is_said_and_found_again(tmp_path: Path) -> None:
+    path, aside = tmp_path / "auth.db", tmp_path / "aside.db"
+    store = create_store("sqlite", path=path)
+    store.transact(put(a_key("a")))
+    path.rename(aside)
+    for ask in (lambda: store.wait_for_change(1), lambda: store.transact(put(a_key("b")))):
+        with pytest.raises(StoreUnavailable) as caught:
+            ask()
+        assert "No such file" in "".join(caught.value.__notes__)
+    aside.rename(path)
+    store.wait_for_change(0)
+    assert store.read().rev == 1
+    store.close()
+
+
+def test_a_file_that_was_put_in_its_place_is_the_store(tmp_path: Path) -> None:
+    path, other = tmp_path / "auth.db", tmp_path / "other.db"
+    store = create_store("sqlite", path=path)
+    store.transact(put(a_key("a")))
+    store.transact(put(a_key("a", revoked_at=NOW_S)))
+    backup = create_store("sqlite", path=other)
+    backup.transact(put(a_key("b")))
+    backup.close()
+    for left in (f"{path}-wal", f"{path}-shm"):
+        Path(left).unlink()
+    other.replace(path)
+    assert store.wait_for_change(1)
+    assert [one.name for one in store.read().keys] == ["b"]
+    store.transact(put(a_key("c")))
+    again = open_store("sqlite", path=path)
+    assert again.read().rev == 2
+    again.close()
+    store.close()

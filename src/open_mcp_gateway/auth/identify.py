@@ -189,6 +189,11 @@ class Identifier:
             return False
         return holding.not_live(self._now()) is None
 
+    def opens(self, key_id: KeyId) -> bool:
+        """Whether the key of that id opens to anybody at this moment."""
+        holding = self._by_id.get(key_id)
+        return holding is not None and holding.not_live(self._now()) is None
+
     def next_end_s(self) -> float:
         """When the next of the keys that are in force expires; infinity if none does."""
         now_s = self._now()
@@ -212,6 +217,10 @@ class NoAuthentication:
     def holds(self, principal: Principal) -> bool:
         """Whether this is the anonymous principal: keys mean nothing here."""
         return principal == self._anonymous.principal
+
+    def opens(self, key_id: KeyId) -> bool:
+        """Whether this is how the anonymous principal is called."""
+        return key_id == self._anonymous.principal.key_id
 
 
 def anonymous() -> Principal:

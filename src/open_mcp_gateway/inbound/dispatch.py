@@ -7,16 +7,12 @@ body is looked at, or even read, before the caller is known.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol
+from typing import Final
 
 from anyio.abc import TaskGroup
-from msgspec import Struct
 
 from open_mcp_gateway.access.authorize import authorize_by_id, require
-from open_mcp_gateway.auth.credential import RawHeaders
-from open_mcp_gateway.auth.identify import Holding
 from open_mcp_gateway.auth.principal import Permission, Principal
 from open_mcp_gateway.errors import (
     Denied,
@@ -29,6 +25,7 @@ from open_mcp_gateway.errors import (
     WrongKey,
 )
 from open_mcp_gateway.inbound.access_log import AccessLog, record
+from open_mcp_gateway.inbound.admission import Admitted, Authenticator
 from open_mcp_gateway.inbound.arrival import UNKNOWN_SIZE, Arrival
 from open_mcp_gateway.inbound.handlers import (
     Abandonable,
@@ -53,28 +50,6 @@ from open_mcp_gateway.protocol.jsonrpc import Message, call_of, decode_message, 
 from open_mcp_gateway.telemetry.logs import TRACE
 
 log = logging.getLogger(__name__)
-
-
-class Authenticator(Protocol):
-    """Authentication switched on or off, as one of two types."""
-
-    def authenticate(self, headers: RawHeaders, client: str) -> Holding: ...
-    def holds(self, principal: Principal) -> bool: ...
-
-
-class Admitted(Struct, frozen=True):
-    """A request whose sender may come in; what it wants is not looked at yet."""
-
-    arrival: Arrival
-    ready: Reply | None = None
-    """The answer, where it needs nothing more: to a preflight, or on an open route."""
-
-    principal: Principal | None = None
-    """Set whenever ``ready`` is not."""
-
-    expects_continue: bool = False
-    ends_s: float = math.inf
-    """When its key expires; seconds since the epoch."""
 
 
 _CHALLENGES: Final[dict[type[GatewayError], Headers]] = {
@@ -148,7 +123,8 @@ class Dispatcher:
             and http_version != "1.0"
             and arrival.pending_bytes() > 0
         )
-        return Admitted(arrival, None, principal, continues, holding.closes_at_s)
+        ends_s = holding.closes_at_s
+        return Admitted(arrival, None, principal, continues, ends_s, self.authenticator)
 
     def readmit(self, before: Admitted, declared: bytes) -> Admitted:
         """What ``admit`` would say of the next request with the head of ``before``.
@@ -167,7 +143,7 @@ class Dispatcher:
         principal = before.principal
         if principal is not None:
             self.used.add(principal.key_id)
-        return Admitted(arrival, None, principal, ends_s=before.ends_s)
+        return Admitted(arrival, None, principal, ends_s=before.ends_s, by=before.by)
 
     @property
     def policies(self) -> tuple[object, object]:
@@ -195,6 +171,7 @@ class Dispatcher:
                 return None
             if admitted.principal is None:
                 raise Unauthenticated("API key required")
+            admitted.check_still_in_force(self.authenticator, self.now())
             match = self.router.match(arrival.method, arrival.path)
             handler = match.route.handler
             self._trace("request body", arrival, body)

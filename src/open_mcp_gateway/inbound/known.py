@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from open_mcp_gateway.inbound.dispatch import Admitted
+from open_mcp_gateway.inbound.admission import Admitted
 
 
 class Known(NamedTuple):

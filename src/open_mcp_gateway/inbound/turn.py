@@ -8,8 +8,8 @@ from typing import Protocol
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from open_mcp_gateway.errors import GatewayError
+from open_mcp_gateway.inbound.admission import Admitted
 from open_mcp_gateway.inbound.arrival import Arrival
-from open_mcp_gateway.inbound.dispatch import Admitted
 from open_mcp_gateway.inbound.handlers import Abandonable
 from open_mcp_gateway.inbound.outlet import HotOutlet
 from open_mcp_gateway.pipeline.reply import Headers, Reply

@@ -81,11 +81,17 @@ class SqliteStore:
     """``KeyStore`` over a file that is there and has the newest schema."""
 
     def __init__(self, path: Path, warnings: tuple[str, ...]) -> None:
+        self._path = path
         self._warnings = warnings
-        self._writer = _Connection(path)
-        self._reader = _Connection(path)
-        self._watcher = _Connection(path)
         self._closed = threading.Event()
+        self._opening = threading.Lock()
+        self._connect()
+
+    def _connect(self) -> None:
+        self._file = _identity(self._path)
+        self._writer = _Connection(self._path)
+        self._reader = _Connection(self._path)
+        self._watcher = _Connection(self._path)
         self._writer.run("PRAGMA synchronous = FULL")
         self._writer.run("PRAGMA foreign_keys = ON")
         self._seen = self._data_version()
@@ -96,6 +102,7 @@ class SqliteStore:
 
     @contextmanager
     def changing(self) -> Iterator[Run]:
+        self._was_replaced()  # or nobody would ever see the change
         with self._writer.transaction("BEGIN IMMEDIATE") as run:
             yield run
 
@@ -120,6 +127,8 @@ class SqliteStore:
         return sql.used_since(self, after_s)
 
     def wait_for_change(self, timeout_s: float) -> bool:
+        if self._was_replaced():
+            return True
         for _ in range(max(1, math.ceil(timeout_s / POLL_S))):
             with self._watcher.lock, _failures_named():
                 version = self._data_version()
@@ -131,13 +140,42 @@ class SqliteStore:
                 return False
         return False
 
+    def _was_replaced(self) -> bool:
+        """Whether another file was put in the place of ours, which is the store from now on.
+
+        SQLite goes on with a file that has no name any more, and would never hear of a change.
+
+        Raises:
+            StoreUnavailable: there is none.
+        """
+        with self._opening, _failures_named():
+            try:
+                if self._closed.is_set() or _identity(self._path) == self._file:
+                    return False
+            except OSError as error:
+                problem = StoreUnavailable("The key store does not answer.", retry_after_s=1)
+                problem.add_note(f"its file {self._path}: {error.strerror}")
+                raise problem from None
+            self._disconnect()
+            self._connect()
+        return True
+
     def _data_version(self) -> int:
         return int(self._watcher.run("PRAGMA data_version")[0][0])
 
     def close(self) -> None:
         self._closed.set()
+        with self._opening:
+            self._disconnect()
+
+    def _disconnect(self) -> None:
         for connection in (self._watcher, self._reader, self._writer):
             connection.close()
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def open_sqlite(path: Path, *, create: bool) -> SqliteStore:

@@ -94,8 +94,11 @@ class Follower:
             everything = await _in_thread(self._store.read, limiter)
             self._turn(self._keys.replace(everything))
         elif changes.rev > after_rev:
+            before = self._keys.keyring
             self._keys.rev = changes.rev
-            self._turn(self._keys.take(changes))
+            keyring = self._keys.take(changes)
+            if keyring is not before:  # as it is after a change of this process itself
+                self._turn(keyring)
 
     def _heard(self) -> None:
         self._heard_at = self._clock.monotonic()

@@ -62,11 +62,13 @@ class KeysInForce:
             ValueError: a configured key is one of the store.
         """
         ring = self.keyring
-        if configured.roles != self._configured.roles:
-            return self._made(configured, self._keys.values())
-        tenants = self._all_tenants(configured)
         left_out = [one for one in self._keys.values() if one.id not in ring.keys]
-        keys = (*configured.keys, *_free(left_out, configured))
+        back = _free(left_out, configured)
+        if configured.roles != self._configured.roles:
+            in_force = [one for one in self._keys.values() if one.id in ring.keys]
+            return self._made(configured, (*in_force, *back))
+        tenants = self._all_tenants(configured)
+        keys = (*configured.keys, *back)
         before = {one.id for one in self._configured.keys}
         return ring.changed(
             [one for one in keys if ring.keys.get(one.id) != one],
@@ -88,6 +90,8 @@ class KeysInForce:
         """
         tenants = [one for one in changes.tenants if _newer(one, self._tenants.get(one.id))]
         keys = [one for one in changes.keys if _newer(one, self._keys.get(one.id))]
+        if not (tenants or keys):
+            return self.keyring
         self._tenants.update((one.id, one) for one in tenants)
         self._keys.update((one.id, one) for one in keys)
         free = _free(keys, self._configured)
@@ -148,6 +152,6 @@ def _free(keys: Iterable[KeyRecord], configured: Configured) -> list[KeyRecord]:
             continue
         log.error(
             "a stored key has the secret of a configured one and is left out",
-            extra={"key_id": one.id, "mend": "revoke it, or take the other out of the file"},
+            extra={"key_id": one.id, "mend": "give the one of the file another secret"},
         )
     return free

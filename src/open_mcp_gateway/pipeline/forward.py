@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from open_mcp_gateway.access.authorize import Permits
 from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.auth.principal import Permission, Principal
 from open_mcp_gateway.catalog.model import Snapshot
-from open_mcp_gateway.errors import GatewayError
+from open_mcp_gateway.errors import GatewayError, WrongKey
 from open_mcp_gateway.outbound.peer import ANY_MANNER
 from open_mcp_gateway.pipeline import narrowing
 from open_mcp_gateway.pipeline.errand import Errand, Means
@@ -39,6 +40,7 @@ class Forwarder:
     def __init__(self, means: Means, snapshot: Snapshot) -> None:
         self.means = means
         self.snapshot = snapshot
+        self._running: set[_Held | _Brief] = set()
 
     @property
     def snapshot(self) -> Snapshot:
@@ -49,6 +51,13 @@ class Forwarder:
     def snapshot(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self.permits = Permits(snapshot, Permission.MCP_CALL)
+
+    def end_if(self, unwanted: Callable[[Principal], bool]) -> None:
+        """End what is in flight for certain callers: they may not hear of it any more."""
+        for errand in tuple(self._running):
+            if unwanted(errand.permit.principal):
+                errand.abandon()
+                errand.fail(WrongKey("Invalid API key"))
 
     def forward(
         self,
@@ -76,18 +85,44 @@ class Forwarder:
         if call.method in _OWNED_BY_GATEWAY:
             responder.respond(ACCEPTED)
             return None
+        errand.kept_in(self._running)
         errand.start()
         return None if errand.over else errand
 
-    def _errand(self, permit: Permit, call: Call, request_id: str, responder: Responder) -> Errand:
+    def _errand(
+        self, permit: Permit, call: Call, request_id: str, responder: Responder
+    ) -> _Held | _Brief:
         if call.id is None or call.method == "initialize":
             return _Brief(self.means, permit, call, request_id, responder)
-        kind = _Ping if call.method == "ping" else Exchange
+        kind = _Ping if call.method == "ping" else _Held
         sink = ReplySink(responder, request_id)
         return kind(self.means, permit, call, sink, manner=ANY_MANNER, request_id=request_id)
 
 
-class _Ping(Exchange):
+class _Held(Exchange):
+    """A call that is known of until it is over."""
+
+    __slots__ = ("_running",)
+
+    def kept_in(self, running: set[_Held | _Brief]) -> None:
+        """``running`` holds it until it is over."""
+        self._running = running
+        running.add(self)
+
+    def answered(self, message: bytes, upstream_id: int) -> None:
+        self._running.discard(self)
+        super().answered(message, upstream_id)
+
+    def fail(self, error: GatewayError) -> None:
+        self._running.discard(self)
+        super().fail(error)
+
+    def cancel(self, reason: str) -> None:
+        self._running.discard(self)
+        super().cancel(reason)
+
+
+class _Ping(_Held):
     """Stateless servers do not know ``ping`` any more; callers of the session era do."""
 
     __slots__ = ()
@@ -95,6 +130,7 @@ class _Ping(Exchange):
     def run(self, lease: Lease) -> bool:
         if lease.peer.handshake.era is not Era.MODERN or self.call.id is None:
             return super().run(lease)
+        self._running.discard(self)
         if not self.over:
             self.over = True
             self.sink.answer(response(self.call.id, b"{}"))
@@ -104,7 +140,7 @@ class _Ping(Exchange):
 class _Brief(Errand):
     """What needs a running server but no answer of it: ``initialize``, and notifications."""
 
-    __slots__ = ("_call", "_responder")
+    __slots__ = ("_call", "_responder", "_running")
 
     def __init__(
         self, means: Means, permit: Permit, call: Call, request_id: str, responder: Responder
@@ -113,6 +149,11 @@ class _Brief(Errand):
         super().__init__(means, permit, ANY_MANNER, request_id)
         self._call = call
         self._responder = responder
+
+    def kept_in(self, running: set[_Held | _Brief]) -> None:
+        """``running`` holds it until it is over."""
+        self._running = running
+        running.add(self)
 
     def run(self, lease: Lease) -> bool:
         call = self._call
@@ -125,11 +166,17 @@ class _Brief(Errand):
         holder = self.permit.principal.holder
         lease.began(holder)
         lease.ended(holder, failed=False)
+        self._running.discard(self)
         if not self.over:
             self.over = True
             self._responder.respond(reply)
         return True
 
+    def abandon(self) -> None:
+        self._running.discard(self)
+        super().abandon()
+
     def fail(self, error: GatewayError) -> None:
+        self._running.discard(self)
         error.request_id = self._call.id
         self._responder.respond(rpc_failure(error, self.request_id))

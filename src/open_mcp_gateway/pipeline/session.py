@@ -58,7 +58,7 @@ class ClientSession:
 
         self.last_used_s = means.clock.monotonic()
         self._hung_up = False
-        self._opening = False
+        self._opening: Opening | None = None
         self._backlog = Backlog()
         self._running: dict[bytes, SessionExchange] = {}
         self._questions = Questions(means.clock)
@@ -112,13 +112,13 @@ class ClientSession:
         return None
 
     def _begin(self, call: Call, sink: Sink, request_id: str) -> Errand:
-        if self.handshake is not None or self._opening:
+        if self.handshake is not None or self._opening is not None:
             raise InvalidRequest("the session is initialized already")
         isolation = self.means.servers.isolation(self.permit)
         spec, params = self.permit.entry.spec, call.params or {}
         self.manner = manner_for(spec, params, self.session_id, isolation)
-        self._opening = True
-        return Opening(self, call, sink, request_id)
+        self._opening = Opening(self, call, sink, request_id)
+        return self._opening
 
     def _exchange(self, call: Call, sink: Sink, request_id: str) -> SessionExchange | None:
         """What is to be sent; None where the server must not or need not hear of it, because other
@@ -335,14 +335,14 @@ class ClientSession:
 
     def opened(self, lease: Lease) -> None:
         """See ``Owner``."""
-        self._opening = False
+        self._opening = None
         self.handshake = lease.peer.handshake
         if not self.closed:
             self._attach(lease)
 
     def not_opened(self) -> None:
         """See ``Owner``. What was started for this client alone has no other use."""
-        self._opening = False
+        self._opening = None
         if self.manner.owner and self.handshake is None:
             self.means.servers.release(self.permit, self.manner)
 
@@ -369,6 +369,8 @@ class ClientSession:
         if self.closed:
             return
         self.closed = True
+        if self._opening is not None:
+            self._opening.end(NotFound("Session not found"))
         for exchange in tuple(self._running.values()):
             exchange.end(NotFound("Session not found"))
         self._questions.refuse_all()

@@ -183,3 +183,9 @@ class Opening(Errand):
         if not self.over:
             self._owner.not_opened()
         super().abandon()
+
+    def end(self, error: GatewayError) -> None:
+        """Stop waiting, and say so to the client."""
+        if not self.over:
+            self.abandon()
+            self.fail(error)

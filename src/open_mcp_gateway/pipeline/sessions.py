@@ -112,6 +112,7 @@ class Sessions:
     def __init__(self, means: Means) -> None:
         self._means = means
         self._sessions: dict[str, HttpSession] = {}
+        self._opening: set[HttpSession] = set()
         self._counts: Counter[KeyId] = Counter()
         """By key, those too that are still being opened."""
 
@@ -124,10 +125,14 @@ class Sessions:
         if self._counts[principal.key_id] >= MAX_SESSIONS_PER_KEY:
             raise Busy("too many sessions are open with this key; end some", retry_after_s=60)
         self._counts[principal.key_id] += 1
-        return HttpSession(ClientSession(self._means, permit, secrets.token_urlsafe(24)), principal)
+        core = ClientSession(self._means, permit, secrets.token_urlsafe(24))
+        session = HttpSession(core, principal)
+        self._opening.add(session)
+        return session
 
     def register(self, session: HttpSession) -> None:
         """From now on it can be found."""
+        self._opening.discard(session)
         if not session.core.closed:
             self._sessions[session.session_id] = session
 
@@ -150,6 +155,7 @@ class Sessions:
         """End it. Safe to call twice."""
         if session.core.closed:
             return
+        self._opening.discard(session)
         self._sessions.pop(session.session_id, None)
         key_id = session.principal.key_id
         self._counts[key_id] -= 1
@@ -159,7 +165,7 @@ class Sessions:
 
     def end_if(self, unwanted: Callable[[HttpSession], bool]) -> None:
         """End every session that ``unwanted`` says so of."""
-        for session in tuple(self._sessions.values()):
+        for session in (*self._sessions.values(), *self._opening):
             if unwanted(session):
                 self.end(session)
 
@@ -174,7 +180,8 @@ class Sessions:
         now_s = self._means.clock.monotonic()
         self.end_if(
             lambda session: (
-                session.core.last_used_s < now_s - IDLE_S
+                session not in self._opening
+                and session.core.last_used_s < now_s - IDLE_S
                 and not session.core.inflight
                 and not session.connected
             )

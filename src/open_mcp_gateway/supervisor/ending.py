@@ -15,6 +15,7 @@ class Ending(enum.StrEnum):
     REMOVED = "removed from the catalog"
     REGROUPED = "its isolation was changed"
     RELEASED = "its client session is over"
+    DESERTED = "nobody that it is for may use it any more"
     DECLINED = "does not speak the protocol era asked for"
     LOST = "ended by itself"
     HUNG = "does not answer health checks"

@@ -12,7 +12,7 @@ from anyio.abc import TaskStatus
 from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.auth.principal import Holder
 from open_mcp_gateway.catalog.diff import Changes
-from open_mcp_gateway.catalog.model import Isolation, Snapshot
+from open_mcp_gateway.catalog.model import CatalogEntry, Isolation, Snapshot
 from open_mcp_gateway.clock import Clock
 from open_mcp_gateway.errors import Draining, NotFound
 from open_mcp_gateway.names import ServerId
@@ -20,7 +20,7 @@ from open_mcp_gateway.outbound.open import Opener
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Manner
 from open_mcp_gateway.supervisor.keeper import Keeper
 from open_mcp_gateway.supervisor.lease import Lease
-from open_mcp_gateway.supervisor.policy import isolation_of
+from open_mcp_gateway.supervisor.policy import InstanceKey, isolation_of
 from open_mcp_gateway.supervisor.settings import FleetSettings
 from open_mcp_gateway.supervisor.site import Means
 from open_mcp_gateway.supervisor.states import ServerState, ServerStatus
@@ -164,6 +164,11 @@ class Fleet:
         self._settings = settings
         for keeper in self._keepers.values():
             keeper.reconfigure(settings)
+
+    def desert(self, deserted: Callable[[CatalogEntry, InstanceKey], bool]) -> None:
+        """Stop what is for nobody any more, by the definition in force and whom it is for."""
+        for keeper in self._keepers.values():
+            keeper.desert(deserted)
 
     def status(self, server_id: ServerId, holder: Holder) -> ServerStatus:
         """What ``holder`` may know of a server; one never heard of is stopped."""

@@ -159,6 +159,12 @@ class Keeper:
         scope = scope_of(site.entry, principal, site.settings.default_isolation)
         return lambda key: key.scope == scope and site.knows(holder, key)
 
+    def desert(self, deserted: Callable[[CatalogEntry, InstanceKey], bool]) -> None:
+        """Part with instances that are for nobody any more; their calls are over, or end soon."""
+        for seat in self._seats.values():
+            if seat.current is not None and deserted(self._site.entry, seat.key):
+                seat.detach(Ending.DESERTED)
+
     def close(self) -> None:
         """Stop everything; nothing starts here again."""
         self._site.closed = True

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from open_mcp_gateway.auth.principal import Holder, Platform, Principal
 from open_mcp_gateway.catalog.model import CatalogEntry, Isolation, ServerSpec
+from open_mcp_gateway.names import KeyId
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Handshake, Manner
 from open_mcp_gateway.protocol.eras import LATEST_LEGACY, Era
 from open_mcp_gateway.supervisor.settings import FleetSettings
@@ -75,6 +76,13 @@ def scope_of(
     # Ids are free of slashes, so that no two pairs of them come to the same name.
     group = isolation.value if isinstance(holder, Platform) else f"{isolation.value}:{holder}"
     return group if isolation is Isolation.TENANT else f"{group}:/{principal.key_id}"
+
+
+def key_id_of(key: InstanceKey) -> KeyId | None:
+    """The key whose callers alone an instance is for; None if it is for more than that."""
+    # Only such a scope has a slash, and ids are free of slashes.
+    _, slash, key_id = key.scope.partition(":/")
+    return KeyId(key_id) if slash else None
 
 
 def key_of(

@@ -16,8 +16,9 @@ from open_mcp_gateway.catalog.model import Snapshot
 from open_mcp_gateway.clock import SystemClock
 from open_mcp_gateway.errors import GatewayError, NotFound
 from open_mcp_gateway.inbound.access_log import AccessLog
+from open_mcp_gateway.inbound.admission import Admitted
 from open_mcp_gateway.inbound.arrival import Arrival
-from open_mcp_gateway.inbound.dispatch import Admitted, Dispatcher
+from open_mcp_gateway.inbound.dispatch import Dispatcher
 from open_mcp_gateway.inbound.handlers import Handler, McpPoint, OnGateway, Probe
 from open_mcp_gateway.inbound.origin import OriginPolicy
 from open_mcp_gateway.inbound.routes import OPEN, Open, Route, Router

@@ -1,0 +1,55 @@
+"""A request whose sender was let in, and who lets senders in."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+from msgspec import Struct
+
+from open_mcp_gateway.auth.credential import RawHeaders
+from open_mcp_gateway.auth.identify import Holding
+from open_mcp_gateway.auth.principal import Principal
+from open_mcp_gateway.errors import WrongKey
+from open_mcp_gateway.inbound.arrival import Arrival
+from open_mcp_gateway.names import KeyId
+from open_mcp_gateway.pipeline.reply import Reply
+
+
+class Authenticator(Protocol):
+    """Authentication switched on or off, as one of two types."""
+
+    def authenticate(self, headers: RawHeaders, client: str) -> Holding: ...
+    def holds(self, principal: Principal) -> bool: ...
+    def opens(self, key_id: KeyId) -> bool: ...
+
+
+class Admitted(Struct, frozen=True):
+    """A request whose sender may come in; what it wants is not looked at yet."""
+
+    arrival: Arrival
+    ready: Reply | None = None
+    """The answer, where it needs nothing more: to a preflight, or on an open route."""
+
+    principal: Principal | None = None
+    """Set whenever ``ready`` is not."""
+
+    expects_continue: bool = False
+    ends_s: float = math.inf
+    """When its key expires; seconds since the epoch."""
+
+    by: Authenticator | None = None
+    """Who let it in."""
+
+    def check_still_in_force(self, authenticator: Authenticator, now_s: float) -> None:
+        """A body can take its time, and what begins after the end of a key would not end with it.
+
+        Raises:
+            WrongKey: the key is no longer what it was when the sender was let in.
+        """
+        if self.principal is None:
+            return
+        if self.ends_s <= now_s or not (
+            self.by is authenticator or authenticator.holds(self.principal)
+        ):
+            raise WrongKey("Invalid API key")
