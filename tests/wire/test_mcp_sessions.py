@@ -306,6 +306,19 @@ def test_a_batch_that_wants_no_answer(front: Face, client: MakeClient) -> None:
     assert (reply.status, reply.body) == (202, b"")
 
 
+def test_requests_without_an_id_do_not_reach_the_server(front: Face, client: MakeClient) -> None:
+    one = client(front, "talker").initialize("2025-03-26")
+    sly = [
+        {"jsonrpc": "2.0", "method": method, "params": {"taskId": "sly", "uri": "sly"}}
+        for method in ("tasks/cancel", "resources/unsubscribe", "tools/call", "ping")
+    ]
+    reply = one.post([*sly, {"jsonrpc": "2.0", "method": "notifications/test"}])
+    assert (reply.status, reply.body) == (202, b"")
+    seen = json.dumps(one.ask("test/seen").result)
+    assert "notifications/test" in seen
+    assert "sly" not in seen
+
+
 def test_a_batch_with_progress_and_questions(front: Face, client: MakeClient) -> None:
     one = client(front, "talker").initialize("2025-03-26", roots={})
     asking = {"name": "ask", "arguments": {"method": "roots/list"}}

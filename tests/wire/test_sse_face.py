@@ -159,6 +159,18 @@ def test_nothing_before_initialize(front: Face, client: MakeClient) -> None:
     one.stream.leave()
 
 
+def test_requests_without_an_id_do_not_reach_the_server(front: Face, client: MakeClient) -> None:
+    one = opened(client(front, "talker"))
+    one.initialize()
+    for method in ("tasks/cancel", "initialize", "notifications/test"):
+        note = {"jsonrpc": "2.0", "method": method, "params": {"taskId": "sly"}}
+        assert one.post(note).status == 202
+    methods = [said.get("method") for said in one.ask("test/seen")["result"]["seen"]]
+    assert "notifications/test" in methods
+    assert not {"tasks/cancel", "initialize"} & set(methods)
+    one.stream.leave()
+
+
 def test_initialize_may_be_tried_again(front: Face, client: MakeClient) -> None:
     one = opened(client(front, "dead"))
     for _ in range(2):

@@ -15,7 +15,7 @@ from msgspec import Raw
 from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.errors import Busy, GatewayError, InvalidParams, InvalidRequest, NotFound
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Handshake, Manner, Question
-from open_mcp_gateway.pipeline import narrowing
+from open_mcp_gateway.pipeline import narrowing, notices
 from open_mcp_gateway.pipeline.agreement import manner_for, string_in
 from open_mcp_gateway.pipeline.backlog import Backlog
 from open_mcp_gateway.pipeline.errand import Errand, Means
@@ -32,10 +32,6 @@ MAX_RUNNING: Final = 1000
 """Requests of one session without an answer; more get Busy."""
 
 MAX_SUBSCRIPTIONS: Final = 1000
-
-_OWN: Final = frozenset({"notifications/initialized", "notifications/cancelled"})
-_OF_ONE_CLIENT: Final = frozenset({"notifications/progress", "notifications/roots/list_changed"})
-"""Mean nothing on a connection that belongs to several."""
 
 
 class ClientSession:
@@ -146,13 +142,9 @@ class ClientSession:
             exchange = self._running.get(bytes(params.get("requestId", Raw(b""))))
             if exchange is not None:
                 exchange.cancel(string_in(params, "reason") or "cancelled by the client")
-        shared = not self.manner.owner
-        if call.method in _OWN or (shared and call.method in _OF_ONE_CLIENT) or self.closed:
+        shared, handles = not self.manner.owner, self.means.handles
+        if self.closed or not notices.passes(self.permit, handles, call, shared=shared):
             return
-        try:
-            narrowing.check(self.permit, call)
-        except GatewayError:
-            return  # nobody is told what comes of a notification
         lease = self.means.servers.lease(self.permit, self.manner)
         if lease is not None and self.handshake is not None:
             lease.peer.notify(self.permit, call)

@@ -463,6 +463,17 @@ async def test_which_notifications_are_passed_on() -> None:
         shared.notification(call("notifications/vendor", None))
 
 
+@pytest.mark.parametrize(
+    "method",
+    ["tasks/cancel", "resources/unsubscribe", "initialize", "tools/call", "vendor/thing", "ping"],
+)
+async def test_a_request_without_an_id_is_no_notification(method: str) -> None:
+    async with place(lease()) as here:
+        for session in (here.opened(), here.opened(roots={})):
+            session.notification(Call(method, None, {"taskId": Raw(b'"t"'), "uri": Raw(b'"u"')}))
+        assert here.peer.calls == []
+
+
 # ── what sessions share ──────────────────────────────────────────────────────────────────────────
 
 
