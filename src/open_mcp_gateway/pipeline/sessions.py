@@ -81,6 +81,11 @@ class HttpSession:
         return any(stream.connected for stream in self._streams.values())
 
     @property
+    def in_use(self) -> bool:
+        """Whether a call is in flight or a stream is read."""
+        return self.core.inflight > 0 or self.connected
+
+    @property
     def kept_bytes(self) -> int:
         """What is kept for clients that come back."""
         return sum(stream.size_bytes for stream in self._streams.values())
@@ -118,13 +123,28 @@ class Sessions:
     def open(self, principal: Principal, permit: Permit) -> HttpSession:
         """A new session, not to be found before ``register``; ``end`` it if it comes to nothing.
 
+        Clients that vanished must not keep those that come out: of too many sessions, the one that
+        nobody has used for longest makes room.
+
         Raises:
-            Busy: this key has too many.
+            Busy: this key has too many, and all are in use.
         """
+        if self._counts[principal.key_id] >= MAX_SESSIONS_PER_KEY:
+            self._make_room(principal.key_id)
         if self._counts[principal.key_id] >= MAX_SESSIONS_PER_KEY:
             raise Busy("too many sessions are open with this key; end some", retry_after_s=60)
         self._counts[principal.key_id] += 1
         return HttpSession(ClientSession(self._means, permit, secrets.token_urlsafe(24)), principal)
+
+    def _make_room(self, key_id: KeyId) -> None:
+        unused = (
+            session
+            for session in self._sessions.values()
+            if session.principal.key_id == key_id and not session.in_use
+        )
+        oldest = min(unused, key=lambda session: session.core.last_used_s, default=None)
+        if oldest is not None:
+            self.end(oldest)
 
     def register(self, session: HttpSession) -> None:
         """From now on it can be found."""
@@ -173,11 +193,7 @@ class Sessions:
         """Called now and then: end the sessions nobody has used for long, and tidy the others."""
         now_s = self._means.clock.monotonic()
         self.end_if(
-            lambda session: (
-                session.core.last_used_s < now_s - IDLE_S
-                and not session.core.inflight
-                and not session.connected
-            )
+            lambda session: session.core.last_used_s < now_s - IDLE_S and not session.in_use
         )
         kept_bytes = 0
         for session in self._sessions.values():
