@@ -98,6 +98,10 @@ async def test_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
         place.open(principal(), permit())
 
 
+def is_open(session: HttpSession) -> bool:
+    return not session.core.closed
+
+
 async def test_those_that_nobody_uses_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "MAX_SESSIONS_PER_KEY", 3)
     async with registry() as place:
@@ -109,21 +113,21 @@ async def test_those_that_nobody_uses_make_room(monkeypatch: pytest.MonkeyPatch)
         await anyio.sleep(1)
         newer.core.notification(call("notifications/initialized", None))
         opened(place)
-        assert oldest.core.closed
+        assert not is_open(oldest)
         with pytest.raises(NotFound):
             place.find(principal(), permit(), oldest.session_id)
-        assert not read.core.closed
-        assert not newer.core.closed
-        assert not others.core.closed
+        assert is_open(read)
+        assert is_open(newer)
+        assert is_open(others)
         opened(place)
-        assert newer.core.closed
+        assert not is_open(newer)
         place.open(principal(), permit())  # still being opened: not to be ended
         place.open(principal(), permit())
         with pytest.raises(Busy):
             place.open(principal(), permit())
         read.drop_reader(read.standalone, wire)
         place.open(principal(), permit())
-        assert read.core.closed
+        assert not is_open(read)
 
 
 async def test_idle_ones_end() -> None:
