@@ -241,6 +241,20 @@ def test_a_key_has_so_many_sessions(
         each.stream.leave()
 
 
+def test_a_server_that_is_replaced_is_heard_again(front: Face, client: MakeClient) -> None:
+    listener, other = (opened(client(front, "talker")) for _ in range(2))
+    for one in (listener, other):
+        one.initialize()
+    assert listener.ask("resources/subscribe", {"uri": "test://r"})["result"] == {}
+    old = front.instance("talker")
+    assert "error" in other.call("exit")
+    front.until(lambda: front.instance("talker") not in {None, old})
+    other.call("touch", uri="test://r")
+    assert listener.event().message["params"] == {"uri": "test://r"}
+    listener.stream.leave()
+    other.stream.leave()
+
+
 def test_draining_lets_calls_end_first(front: Face, client: MakeClient) -> None:
     one, idle = opened(client(front, "talker")), opened(client(front, "talker"))
     one.initialize()

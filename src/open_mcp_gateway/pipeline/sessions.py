@@ -10,7 +10,7 @@ from typing import Final
 from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.auth.principal import Principal
 from open_mcp_gateway.errors import Busy, NotFound
-from open_mcp_gateway.names import KeyId
+from open_mcp_gateway.names import KeyId, ServerId
 from open_mcp_gateway.pipeline.errand import Means
 from open_mcp_gateway.pipeline.reply import Outlet
 from open_mcp_gateway.pipeline.session import ClientSession
@@ -182,6 +182,12 @@ class Sessions:
         for session in tuple(self._sessions.values()):
             if unwanted(session):
                 self.end(session)
+
+    def rejoin(self, server_id: ServerId) -> None:
+        """A connection to a server has opened."""
+        for session in self._sessions.values():
+            if session.core.permit.entry.spec.id == server_id:
+                session.core.rejoin()
 
     def end_reading(self) -> None:
         """End every stream for what belongs to no request; requests in flight keep theirs."""
