@@ -34,7 +34,7 @@ from open_mcp_gateway.inbound.routes import Route, Router
 from open_mcp_gateway.inbound.sse import SseEndpoint
 from open_mcp_gateway.inbound.whoami import Whoami
 from open_mcp_gateway.keystore.store import KeyStore, StoreChanges
-from open_mcp_gateway.names import KeyId
+from open_mcp_gateway.names import KeyId, ServerId
 from open_mcp_gateway.operations.follow import Follower
 from open_mcp_gateway.operations.inforce import NOTHING_STORED, KeysInForce
 from open_mcp_gateway.operations.keys import KeyAdmin
@@ -109,6 +109,7 @@ class Gateway:
             now=clock.wall,
         )
         self.application = Application(self.dispatcher)
+        fleet.on_opened = self._rejoin
 
     def _about_keys(self, store: KeyStore | None) -> list[Route[Handler]]:
         keyring, wall = lambda: self.keyring, self.clock.wall
@@ -210,6 +211,11 @@ class Gateway:
         self.sessions.end_if(lambda session: unwanted(session.principal))
         self.sse.end_if(lambda session: unwanted(session.principal))
         self.modern.end_if(unwanted)
+
+    def _rejoin(self, server_id: ServerId) -> None:
+        """A connection to a server has opened: sessions of an earlier one go on with it."""
+        self.sessions.rejoin(server_id)
+        self.sse.rejoin(server_id)
 
     def begin_drain(self) -> None:
         """From now on nobody new is welcome; what is here goes on."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from open_mcp_gateway.errors import (
@@ -111,28 +113,114 @@ async def test_a_server_that_forgets_every_session_is_asked_twice_at_most() -> N
 # Verdicts that stop holding
 
 
+NO_SESSION = b'{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"no session"}}'
+
+
 @pytest.mark.parametrize(
     "after",
-    [
-        replying(b"", "404 Not Found"),
-        replying(
-            b'{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"no session"}}',
-            "400 Bad Request",
-        ),
-    ],
+    [replying(b"", "404 Not Found"), replying(NO_SESSION, "400 Bad Request")],
 )
 async def test_a_server_that_is_modern_no_more_is_lost_and_asked_anew(after: Behaviour) -> None:
     verdicts = EraVerdicts()
     async with raw_server(modern(plain)) as server:
         peer = await open_at(server.url, verdicts=verdicts)
         assert verdicts.recall(entry_for(server.url)) is not None
-        lost: list[GatewayError] = []
-        peer.on_lost(lost.append)
+        lost: asyncio.Queue[GatewayError] = asyncio.Queue()
+        peer.on_lost(lost.put_nowait)
         server.behave = after
-        with pytest.raises(UpstreamBroken, match="no longer speaks as it did"):
-            await ask(peer, "tools/call", CALL)
-        assert len(lost) == 1
+        _, called = start(peer, "tools/call", CALL)
+        why = await asyncio.wait_for(lost.get(), 10)
+        assert "no longer speaks as it did" in why.public
+        assert called.settled
+        assert server.methods().count("server/discover") == 2
         assert verdicts.recall(entry_for(server.url)) is None
         with pytest.raises(UpstreamUnavailable):
             start(peer, "tools/list")
+        await peer.aclose()
+
+
+def refusal(code: int, raw_id: bytes = b"null") -> bytes:
+    return b'{"jsonrpc":"2.0","id":%b,"error":{"code":%d,"message":"no"}}' % (raw_id, code)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "asked_again"),
+    [
+        ("503 Service Unavailable", refusal(-32000), False),
+        ("503 Service Unavailable", b"", False),
+        ("429 Too Many Requests", refusal(-32000), False),
+        ("408 Request Timeout", refusal(-32000), False),
+        ("400 Bad Request", refusal(-32000), True),
+        ("404 Not Found", b"", True),
+        ("400 Bad Request", refusal(-32022, b"OWN"), True),
+    ],
+)
+async def test_an_odd_answer_to_one_call_leaves_the_others_alone(
+    status: str, body: bytes, *, asked_again: bool
+) -> None:
+    go = asyncio.Event()
+
+    async def behave(request: Request, line: Line) -> None:
+        if request.method == "tools/call":
+            await line.reply(body.replace(b"OWN", request.id), status)
+        else:
+            await go.wait()
+            await line.result(request)
+
+    verdicts = EraVerdicts()
+    async with raw_server(modern(behave)) as server:
+        peer = await open_at(server.url, verdicts=verdicts)
+        lost: list[GatewayError] = []
+        peer.on_lost(lost.append)
+        _, other = start(peer, "resources/read", b'{"uri":"u"}')
+        await server.saw(lambda: "resources/read" in server.methods())
+        _, odd = start(peer, "tools/call", CALL)
+        try:
+            assert b'"error"' in await odd.message()
+        except UpstreamBroken:
+            assert b"OWN" in body or not body
+        discoveries = 1 + asked_again
+        await server.saw(lambda: server.methods().count("server/discover") == discoveries)
+        go.set()
+        assert b'"result"' in await other.message()
+        await ask(peer, "prompts/list")
+        assert server.methods().count("server/discover") == discoveries
+        assert not lost
+        assert verdicts.recall(entry_for(server.url)) is not None
+        await peer.aclose()
+
+
+async def test_an_outage_is_no_word_about_the_protocol() -> None:
+    async with raw_server(modern(plain)) as server:
+        peer = await open_at(server.url)
+        lost: list[GatewayError] = []
+        peer.on_lost(lost.append)
+
+        async def down(request: Request, line: Line) -> None:
+            odd = request.method == "tools/call"
+            await line.reply(b"", "404 Not Found" if odd else "503 Service Unavailable")
+
+        server.behave = down
+        with pytest.raises(UpstreamBroken, match="no MCP endpoint"):
+            await ask(peer, "tools/call", CALL)
+        await server.saw(lambda: server.methods().count("server/discover") == 2)
+        server.behave = modern(plain)
+        assert b'"result"' in await ask(peer, "tools/call", CALL)
+        assert not lost
+        await peer.aclose()
+
+
+async def test_closing_does_not_wait_for_what_a_server_says_again() -> None:
+    async with raw_server(modern(plain)) as server:
+        peer = await open_at(server.url)
+
+        async def silent(request: Request, line: Line) -> None:
+            if request.method == "server/discover":
+                await line.gone()
+            await line.reply(b"", "404 Not Found")
+
+        server.behave = silent
+        with pytest.raises(UpstreamBroken):
+            await ask(peer, "tools/call", CALL)
+        await server.saw(lambda: server.methods().count("server/discover") == 2)
         await peer.aclose()

@@ -233,13 +233,19 @@ async def test_an_unsupported_version_is_negotiated_once_more() -> None:
 async def test_a_server_that_became_legacy_only_is_lost() -> None:
     error = b'{"code":-32022,"message":"v","data":{"supported":["2025-11-25"]}}'
     verdicts = EraVerdicts()
-    async with raw_server(modern(refusing_once(error))) as server:
+    async with raw_server(modern(plain)) as server:
         peer = await open_at(server.url, verdicts=verdicts)
-        lost: list[GatewayError] = []
-        peer.on_lost(lost.append)
-        with pytest.raises(UpstreamBroken, match="no longer speaks as it did"):
+        lost: asyncio.Queue[GatewayError] = asyncio.Queue()
+        peer.on_lost(lost.put_nowait)
+
+        async def legacy(request: Request, line: Line) -> None:
+            body = b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (request.id, error)
+            await line.reply(body, "400 Bad Request")
+
+        server.behave = legacy
+        with pytest.raises(UpstreamBroken, match="refused the protocol version"):
             await ask(peer, "tools/call", CALL)
-        assert len(lost) == 1
+        assert "no longer speaks" in (await asyncio.wait_for(lost.get(), 10)).public
         assert verdicts.speaks(entry_for(server.url), Era.MODERN) is None
         await peer.aclose()
 

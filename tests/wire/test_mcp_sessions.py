@@ -233,11 +233,31 @@ def test_a_key_has_so_many_sessions(
 ) -> None:
     hot.inside(lambda: hot.gateway.sessions.end_if(lambda _: True))
     monkeypatch.setattr(module, "MAX_SESSIONS_PER_KEY", 2)
-    one, _ = (client(hot, "talker").initialize() for _ in range(2))
+    one, two = (client(hot, "talker").initialize() for _ in range(2))
+    streams = [each.listen() for each in (one, two)]
     refused = client(hot, "talker").begin()
     assert (refused.status, refused.headers["retry-after"]) == (503, "60")
     assert one.end() == 204
     assert client(hot, "talker").begin().status == 200
+    assert two.ask("ping").status == 200
+    for stream in streams:
+        stream.leave()
+
+
+def test_clients_that_vanished_make_room(
+    hot: Face, client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hot.inside(lambda: hot.gateway.sessions.end_if(lambda _: True))
+    monkeypatch.setattr(module, "MAX_SESSIONS_PER_KEY", 2)
+    vanished, used = (client(hot, "talker").initialize() for _ in range(2))
+    assert used.call("echo", text="x").text() == "x"
+    held = used.call("gated_progress", gate="room", meta={"progressToken": 1})
+    held.next()
+    hot.until(lambda: hot.used("talker")[1] == 1)
+    new = client(hot, "talker").initialize()
+    assert vanished.ask("ping").status == 404
+    assert new.call("open", gate="room").text() == "opened"
+    assert held.text() == "room"
 
 
 # ── cancelling ───────────────────────────────────────────────────────────────────────────────────
@@ -304,6 +324,19 @@ def test_a_batch_that_wants_no_answer(front: Face, client: MakeClient) -> None:
     note = {"jsonrpc": "2.0", "method": "notifications/test"}
     reply = one.post([note, {"jsonrpc": "2.0", "id": 3, "result": {}}, note])
     assert (reply.status, reply.body) == (202, b"")
+
+
+def test_requests_without_an_id_do_not_reach_the_server(front: Face, client: MakeClient) -> None:
+    one = client(front, "talker").initialize("2025-03-26")
+    sly = [
+        {"jsonrpc": "2.0", "method": method, "params": {"taskId": "sly", "uri": "sly"}}
+        for method in ("tasks/cancel", "resources/unsubscribe", "tools/call", "ping")
+    ]
+    reply = one.post([*sly, {"jsonrpc": "2.0", "method": "notifications/test"}])
+    assert (reply.status, reply.body) == (202, b"")
+    seen = json.dumps(one.ask("test/seen").result)
+    assert "notifications/test" in seen
+    assert "sly" not in seen
 
 
 def test_a_batch_with_progress_and_questions(front: Face, client: MakeClient) -> None:

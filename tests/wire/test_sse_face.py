@@ -159,6 +159,18 @@ def test_nothing_before_initialize(front: Face, client: MakeClient) -> None:
     one.stream.leave()
 
 
+def test_requests_without_an_id_do_not_reach_the_server(front: Face, client: MakeClient) -> None:
+    one = opened(client(front, "talker"))
+    one.initialize()
+    for method in ("tasks/cancel", "initialize", "notifications/test"):
+        note = {"jsonrpc": "2.0", "method": method, "params": {"taskId": "sly"}}
+        assert one.post(note).status == 202
+    methods = [said.get("method") for said in one.ask("test/seen")["result"]["seen"]]
+    assert "notifications/test" in methods
+    assert not {"tasks/cancel", "initialize"} & set(methods)
+    one.stream.leave()
+
+
 def test_initialize_may_be_tried_again(front: Face, client: MakeClient) -> None:
     one = opened(client(front, "dead"))
     for _ in range(2):
@@ -227,6 +239,20 @@ def test_a_key_has_so_many_sessions(
     other = opened(client(front, "talker", key=OTHER_KEY))
     for each in (one, other):
         each.stream.leave()
+
+
+def test_a_server_that_is_replaced_is_heard_again(front: Face, client: MakeClient) -> None:
+    listener, other = (opened(client(front, "talker")) for _ in range(2))
+    for one in (listener, other):
+        one.initialize()
+    assert listener.ask("resources/subscribe", {"uri": "test://r"})["result"] == {}
+    old = front.instance("talker")
+    assert "error" in other.call("exit")
+    front.until(lambda: front.instance("talker") not in {None, old})
+    other.call("touch", uri="test://r")
+    assert listener.event().message["params"] == {"uri": "test://r"}
+    listener.stream.leave()
+    other.stream.leave()
 
 
 def test_draining_lets_calls_end_first(front: Face, client: MakeClient) -> None:

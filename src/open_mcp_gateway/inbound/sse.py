@@ -19,7 +19,7 @@ from open_mcp_gateway.inbound.arrival import Arrival
 from open_mcp_gateway.inbound.batch import is_response
 from open_mcp_gateway.inbound.handlers import Handler, McpStream
 from open_mcp_gateway.inbound.routes import Route, RouteKind
-from open_mcp_gateway.names import KeyId
+from open_mcp_gateway.names import KeyId, ServerId
 from open_mcp_gateway.pipeline.channel_sink import ChannelSink
 from open_mcp_gateway.pipeline.errand import Means
 from open_mcp_gateway.pipeline.reply import ACCEPTED, Outlet, Responder
@@ -145,6 +145,12 @@ class SseEndpoint:
         for session in tuple(self._sessions.values()):
             if unwanted(session):
                 session.end()
+
+    def rejoin(self, server_id: ServerId) -> None:
+        """A connection to a server has opened."""
+        for session in self._sessions.values():
+            if session.core.permit.entry.spec.id == server_id:
+                session.core.rejoin()
 
     def drain(self) -> None:
         """End every session as soon as all its requests are answered."""

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from typing import Final
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw
 
 from open_mcp_gateway.errors import GatewayError
 from open_mcp_gateway.outbound.answer import Reply, error_code
+from open_mcp_gateway.outbound.discovery import denies_modern, is_outage, modern_headers
 from open_mcp_gateway.outbound.handshake import (
     DISCOVER,
     HEADER_MISMATCH,
@@ -25,7 +26,8 @@ from open_mcp_gateway.outbound.handshake import (
 from open_mcp_gateway.outbound.http import NO_ENDPOINT, HttpPeer, version_header
 from open_mcp_gateway.outbound.http_call import HttpCall
 from open_mcp_gateway.outbound.link import Link
-from open_mcp_gateway.outbound.peer import Handshake, Question
+from open_mcp_gateway.outbound.listing import Listing, has_tools
+from open_mcp_gateway.outbound.peer import Handshake
 from open_mcp_gateway.outbound.relation import (
     CANCELLED,
     LISTEN,
@@ -39,7 +41,6 @@ from open_mcp_gateway.outbound.relation import (
 )
 from open_mcp_gateway.outbound.stamp import Stamp
 from open_mcp_gateway.outbound.tools import CALL, LIST, LIST_CHANGED, ToolSchemas, tool_of
-from open_mcp_gateway.protocol.headers import encode_value, mirrored_name
 from open_mcp_gateway.protocol.jsonrpc import (
     Call,
     Incoming,
@@ -55,9 +56,6 @@ from open_mcp_gateway.protocol.mirrored import headers_for
 FIRST_LISTING_S: Final = 2.0
 """How long the listing of a fresh server's tools may keep the first calls of tools waiting."""
 
-LISTING_S: Final = 30.0
-MAX_PAGES: Final = 1000
-
 RELIST_AFTER_S: Final = 0.2
 """Every listener hears of a change; one look at the tools is enough for all of them."""
 
@@ -66,17 +64,6 @@ _OWN_RESULTS: Final = frozenset({LISTEN, LIST})
 
 _log = logging.getLogger(__name__)
 _members = msgspec.json.Decoder(dict[str, Raw])
-
-
-class _Capabilities(Struct):
-    tools: Raw | UnsetType = UNSET
-
-
-class _Discovered(Struct):
-    capabilities: _Capabilities
-
-
-_discovered = msgspec.json.Decoder(_Discovered)
 
 
 class ModernPeer(HttpPeer):
@@ -88,14 +75,15 @@ class ModernPeer(HttpPeer):
         self._stamp = Stamp(handshake.version)
         self._version_header = version_header(handshake.version)
         self.tools = ToolSchemas(link.entry.spec.id)
-        self._listing: _Listing | None = None
+        self._listing: Listing | None = None
         self._first_listing: asyncio.TimerHandle | None = None
         """While it is set, calls of tools wait: what headers they need is not known yet."""
         self._relisting: asyncio.TimerHandle | None = None
+        self._asking_again: asyncio.Task[None] | None = None
 
     def learn_tools(self) -> None:
         """Find out what headers the server's tools need, without keeping anybody waiting for it."""
-        if _has_tools(self._handshake):
+        if has_tools(self._handshake):
             self._first_listing = self._loop.call_later(FIRST_LISTING_S, self._stop_waiting)
             self._list()
 
@@ -127,11 +115,12 @@ class ModernPeer(HttpPeer):
         self.link.pool.submit(call)
 
     def overruled(self, call: HttpCall, reply: Reply, answer: Incoming | None) -> bool:
+        if is_outage(reply):
+            return False
         # A modern server reads the id before it refuses.
-        misjudged = reply.status in NO_ENDPOINT if answer is None else answer.id != call.id
-        if misjudged:
-            self._misjudged()
-        return misjudged
+        if reply.status in NO_ENDPOINT if answer is None else answer.id != call.id:
+            self._doubt()
+        return False
 
     def received(self, call: HttpCall, answer: Incoming, message: bytes) -> None:
         method = call.call.method
@@ -213,7 +202,8 @@ class ModernPeer(HttpPeer):
     def _change_version(self, call: HttpCall, message: bytes) -> None:
         judged = judge_discovery(message)
         if not isinstance(judged, AskAgain):
-            self._misjudged()
+            self._doubt()
+            self.fail(call, self.link.broken("refused the protocol version agreed on"))
             return
         self._handshake = msgspec.structs.replace(self._handshake, version=judged.version)
         self._stamp = Stamp(judged.version)
@@ -221,9 +211,25 @@ class ModernPeer(HttpPeer):
         self.word(call)
         self.again(call)
 
-    def _misjudged(self) -> None:
-        self._on_misjudged()
-        self.lose("no longer speaks as it did when it was reached; call again")
+    # Whether it still is what it was when it was reached
+
+    def _doubt(self) -> None:
+        """Ask whether the server is still modern. One answer to one caller, which may come from
+        something in between, must not take the server from all the others."""
+        if self._asking_again is None and self._ended is None:
+            self._asking_again = self._loop.create_task(self._inquire())
+
+    async def _inquire(self) -> None:
+        denied = await denies_modern(self.link, self._handshake.version)
+        self._asking_again = None
+        if denied:
+            self._on_misjudged()
+            self.lose("no longer speaks as it did when it was reached; call again")
+
+    async def goodbye(self, *, lost: bool) -> None:  # noqa: ARG002 - for the other era
+        if self._asking_again is not None:
+            self._asking_again.cancel()
+            await asyncio.wait([self._asking_again])
 
     def _learn_headers(self, call: HttpCall) -> None:
         try:
@@ -245,10 +251,10 @@ class ModernPeer(HttpPeer):
             self._relisting.cancel()
             self._relisting = None
         if self._listing is None:
-            self._listing = _Listing(self)
+            self._listing = Listing(self.tools, self.start, self._listed)
             self._listing.ask(None)
 
-    def listed(self) -> None:
+    def _listed(self) -> None:
         """The listing is over, whatever came of it."""
         self._listing = None
         self._stop_waiting()
@@ -260,54 +266,6 @@ class ModernPeer(HttpPeer):
         for call in self._held:
             self.word(call)
         self.release()
-
-
-class _Listing:
-    """``tools/list`` to its last page, one after the other."""
-
-    def __init__(self, peer: ModernPeer) -> None:
-        self._peer = peer
-        self._pages = 0
-
-    def ask(self, cursor: str | None) -> None:
-        params = None if cursor is None else {"cursor": Raw(encode(cursor))}
-        deadline_s = asyncio.get_running_loop().time() + LISTING_S
-        self._pages += 1
-        try:
-            self._peer.start(Call(LIST, None, params), self, deadline_s)
-        except GatewayError:
-            self._peer.listed()
-
-    def answered(self, message: bytes, upstream_id: int) -> None:  # noqa: ARG002 - as Waiter's
-        cursor = self._peer.tools.learn(message)
-        if cursor is None or self._pages >= MAX_PAGES:
-            self._peer.listed()
-        else:
-            self.ask(cursor)
-
-    def failed(self, error: GatewayError) -> None:  # noqa: ARG002 - as Waiter's
-        self._peer.listed()
-
-    def related(self, message: bytes, incoming: Incoming) -> None:
-        """Nothing was asked for that could come."""
-
-    def asked(self, question: Question) -> None:
-        """Stateless servers ask nothing."""
-
-
-def modern_headers(version_line: bytes, method: str, params: Params | None) -> bytes:
-    """The header lines of a modern request (2026-07-28 basic/transports#request-headers)."""
-    name = mirrored_name(method, params)
-    if name is None:
-        return b"%bMcp-Method: %b\r\n" % (version_line, encode_value(method))
-    return b"%bMcp-Method: %b\r\nMcp-Name: %b\r\n" % (version_line, encode_value(method), name)
-
-
-def _has_tools(handshake: Handshake) -> bool:
-    try:
-        return _discovered.decode(handshake.result).capabilities.tools is not UNSET
-    except msgspec.DecodeError:
-        return False
 
 
 def _subscribed(message: bytes, raw_id: bytes) -> bytes:

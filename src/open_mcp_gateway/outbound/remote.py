@@ -24,19 +24,17 @@ from open_mcp_gateway.errors import (
     UpstreamUnavailable,
 )
 from open_mcp_gateway.outbound.answer import Reply, error_code
+from open_mcp_gateway.outbound.discovery import discover, is_outage
 from open_mcp_gateway.outbound.duplex import DuplexPeer
 from open_mcp_gateway.outbound.endpoint import BadUrl, Endpoint, parse
 from open_mcp_gateway.outbound.greeting import Plan, greet
 from open_mcp_gateway.outbound.handshake import (
-    DISCOVER,
     AskAgain,
     NotModern,
     NoWay,
-    discover_params,
     judge_discovery,
 )
-from open_mcp_gateway.outbound.http import version_header
-from open_mcp_gateway.outbound.http_modern import ModernPeer, modern_headers
+from open_mcp_gateway.outbound.http_modern import ModernPeer
 from open_mcp_gateway.outbound.http_session import Refused, SessionPeer, open_session
 from open_mcp_gateway.outbound.link import Link
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Handshake, Manner, Peer
@@ -47,7 +45,6 @@ from open_mcp_gateway.outbound.tls import BadTls, client_context
 from open_mcp_gateway.outbound.verdicts import EraVerdicts, Verdict
 from open_mcp_gateway.protocol.eras import LATEST_MODERN, Era
 from open_mcp_gateway.protocol.faults import INTERNAL_ERROR
-from open_mcp_gateway.protocol.jsonrpc import encode_params, request
 
 CLOSE_S = 2.0
 """Bound on taking down a failed attempt."""
@@ -207,15 +204,11 @@ class _Opening:
     def _refuse_outage(self, reply: Reply) -> None:
         """Raise for what is no verdict: the server, or something before it, is not well."""
         auth = reply.status in {401, 403} and reply.message is None
-        outage = reply.status >= 500 and reply.status != _NOT_IMPLEMENTED
-        if auth or outage or reply.status == 429:
+        if auth or is_outage(reply):
             raise self.link.unavailable(self.link.refusal(reply))
 
     async def _try_modern(self, version: str, *, again: bool) -> Peer | None:
-        params = discover_params(version)
-        headers = modern_headers(version_header(version), DISCOVER, params)
-        body = request(1, DISCOVER, encode_params(params))
-        reply = await self.link.ask(headers, body, 1, replayable=True)
+        reply = await discover(self.link, version)
         self.link.check(reply)
         self._refuse_outage(reply)
         if reply.message is None:

@@ -15,27 +15,22 @@ from msgspec import Raw
 from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.errors import Busy, GatewayError, InvalidParams, InvalidRequest, NotFound
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Handshake, Manner, Question
-from open_mcp_gateway.pipeline import narrowing
+from open_mcp_gateway.pipeline import narrowing, notices
 from open_mcp_gateway.pipeline.agreement import manner_for, string_in
 from open_mcp_gateway.pipeline.backlog import Backlog
 from open_mcp_gateway.pipeline.errand import Errand, Means
 from open_mcp_gateway.pipeline.hub import LEVELS, Hub
 from open_mcp_gateway.pipeline.questions import Channel, Questions
-from open_mcp_gateway.pipeline.session_exchange import Opening, SessionExchange
+from open_mcp_gateway.pipeline.session_exchange import Opening, SessionExchange, for_upstream
 from open_mcp_gateway.pipeline.sink import Sink
 from open_mcp_gateway.protocol.faults import INTERNAL_ERROR
 from open_mcp_gateway.protocol.jsonrpc import Call, Incoming, response
-from open_mcp_gateway.protocol.meta import PROGRESS_TOKEN, read_meta, without_connection_owned
 from open_mcp_gateway.supervisor.lease import Lease
 
 MAX_RUNNING: Final = 1000
 """Requests of one session without an answer; more get Busy."""
 
 MAX_SUBSCRIPTIONS: Final = 1000
-
-_OWN: Final = frozenset({"notifications/initialized", "notifications/cancelled"})
-_OF_ONE_CLIENT: Final = frozenset({"notifications/progress", "notifications/roots/list_changed"})
-"""Mean nothing on a connection that belongs to several."""
 
 
 class ClientSession:
@@ -136,7 +131,7 @@ class ClientSession:
             then = self._subscribe(string_in(params, "uri"))
         elif call.method == "resources/unsubscribe" and self._unsubscribe(string_in(params, "uri")):
             return None
-        return SessionExchange(self, _for_upstream(call), sink, request_id, then=then)
+        return SessionExchange(self, for_upstream(call), sink, request_id, then=then)
 
     def notification(self, call: Call) -> None:
         """Pass on what concerns the server; what concerns a request goes under its upstream id."""
@@ -146,13 +141,9 @@ class ClientSession:
             exchange = self._running.get(bytes(params.get("requestId", Raw(b""))))
             if exchange is not None:
                 exchange.cancel(string_in(params, "reason") or "cancelled by the client")
-        shared = not self.manner.owner
-        if call.method in _OWN or (shared and call.method in _OF_ONE_CLIENT) or self.closed:
+        shared, handles = not self.manner.owner, self.means.handles
+        if self.closed or not notices.passes(self.permit, handles, call, shared=shared):
             return
-        try:
-            narrowing.check(self.permit, call)
-        except GatewayError:
-            return  # nobody is told what comes of a notification
         lease = self.means.servers.lease(self.permit, self.manner)
         if lease is not None and self.handshake is not None:
             lease.peer.notify(self.permit, call)
@@ -346,6 +337,15 @@ class ClientSession:
         if self.manner.owner and self.handshake is None:
             self.means.servers.release(self.permit, self.manner)
 
+    def rejoin(self) -> None:
+        """A connection to its server has opened: if that is the session's own from now on, hear
+        what comes on it without waiting for the client to call."""
+        known = self._hub is not None and not self.closed
+        lease = self.means.servers.lease(self.permit, self.manner) if known else None
+        if lease is not None:
+            self._attach(lease)
+            self._hold(lease)
+
     def began(self, lease: Lease) -> Hub:
         """See ``Owner``."""
         hub = self._attach(lease)
@@ -386,14 +386,6 @@ class ClientSession:
                     hub.tell(self.permit, self.means, gone)
         if self.manner.owner:
             self.means.servers.release(self.permit, self.manner)
-
-
-def _for_upstream(call: Call) -> Call:
-    """The call with the progress token taken out of ``_meta``, to be replaced by the peer's own."""
-    if call.params is None or "_meta" not in call.params:
-        return call
-    token = read_meta(call.params or {}).get(PROGRESS_TOKEN)
-    return Call(call.method, call.id, without_connection_owned(call.params), progress_token=token)
 
 
 def _raw(text: str) -> Raw:

@@ -19,6 +19,7 @@ from open_mcp_gateway.pipeline.sink import Sink, Waiting
 from open_mcp_gateway.protocol.eras import Era
 from open_mcp_gateway.protocol.faults import INTERNAL_ERROR
 from open_mcp_gateway.protocol.jsonrpc import Call, decode_incoming, response
+from open_mcp_gateway.protocol.meta import PROGRESS_TOKEN, read_meta, without_connection_owned
 from open_mcp_gateway.supervisor.lease import Lease
 
 
@@ -189,3 +190,11 @@ class Opening(Errand):
         if not self.over:
             self.abandon()
             self.fail(error)
+
+
+def for_upstream(call: Call) -> Call:
+    """The call with the progress token taken out of ``_meta``, to be replaced by the peer's own."""
+    if call.params is None or "_meta" not in call.params:
+        return call
+    token = read_meta(call.params or {}).get(PROGRESS_TOKEN)
+    return Call(call.method, call.id, without_connection_owned(call.params), progress_token=token)

@@ -10,7 +10,7 @@ from typing import Final
 from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.auth.principal import Principal
 from open_mcp_gateway.errors import Busy, NotFound
-from open_mcp_gateway.names import KeyId
+from open_mcp_gateway.names import KeyId, ServerId
 from open_mcp_gateway.pipeline.errand import Means
 from open_mcp_gateway.pipeline.reply import Outlet
 from open_mcp_gateway.pipeline.session import ClientSession
@@ -81,6 +81,11 @@ class HttpSession:
         return any(stream.connected for stream in self._streams.values())
 
     @property
+    def in_use(self) -> bool:
+        """Whether a call is in flight or a stream is read."""
+        return self.core.inflight > 0 or self.connected
+
+    @property
     def kept_bytes(self) -> int:
         """What is kept for clients that come back."""
         return sum(stream.size_bytes for stream in self._streams.values())
@@ -119,9 +124,14 @@ class Sessions:
     def open(self, principal: Principal, permit: Permit) -> HttpSession:
         """A new session, not to be found before ``register``; ``end`` it if it comes to nothing.
 
+        Clients that vanished must not keep those that come out: of too many sessions, the one that
+        nobody has used for longest makes room.
+
         Raises:
-            Busy: this key has too many.
+            Busy: this key has too many, and all are in use.
         """
+        if self._counts[principal.key_id] >= MAX_SESSIONS_PER_KEY:
+            self._make_room(principal.key_id)
         if self._counts[principal.key_id] >= MAX_SESSIONS_PER_KEY:
             raise Busy("too many sessions are open with this key; end some", retry_after_s=60)
         self._counts[principal.key_id] += 1
@@ -129,6 +139,16 @@ class Sessions:
         session = HttpSession(core, principal)
         self._opening.add(session)
         return session
+
+    def _make_room(self, key_id: KeyId) -> None:
+        unused = (
+            session
+            for session in self._sessions.values()
+            if session.principal.key_id == key_id and not session.in_use
+        )
+        oldest = min(unused, key=lambda session: session.core.last_used_s, default=None)
+        if oldest is not None:
+            self.end(oldest)
 
     def register(self, session: HttpSession) -> None:
         """From now on it can be found."""
@@ -169,6 +189,12 @@ class Sessions:
             if unwanted(session):
                 self.end(session)
 
+    def rejoin(self, server_id: ServerId) -> None:
+        """A connection to a server has opened."""
+        for session in self._sessions.values():
+            if session.core.permit.entry.spec.id == server_id:
+                session.core.rejoin()
+
     def end_reading(self) -> None:
         """End every stream for what belongs to no request; requests in flight keep theirs."""
         for session in self._sessions.values():
@@ -182,8 +208,7 @@ class Sessions:
             lambda session: (
                 session not in self._opening
                 and session.core.last_used_s < now_s - IDLE_S
-                and not session.core.inflight
-                and not session.connected
+                and not session.in_use
             )
         )
         kept_bytes = 0

@@ -47,6 +47,7 @@ class Fleet:
         "_snapshot",
         "_stop",
         "_stopped",
+        "on_opened",
     )
 
     def __init__(
@@ -68,6 +69,8 @@ class Fleet:
         self._ran = False
         self._stop = anyio.Event()
         self._stopped = anyio.Event()
+        self.on_opened: Callable[[ServerId], None] = lambda _: None
+        """Called when an instance of a server begins to take calls. Must not raise."""
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Own every server until ``aclose`` or cancellation, then stop them all at the same time.
@@ -78,7 +81,13 @@ class Fleet:
         self._ran = True
         try:
             async with anyio.create_task_group() as tasks:
-                self._means = Means(self._opener, self._clock, self._jitter, tasks)
+                self._means = Means(
+                    self._opener,
+                    self._clock,
+                    self._jitter,
+                    tasks,
+                    self._opened,
+                )
                 try:
                     task_status.started()
                     await self._stop.wait()
@@ -179,6 +188,9 @@ class Fleet:
         """Who may share an instance of this server by the rule in force now."""
         entry = self._snapshot.entries.get(permit.entry.spec.id, permit.entry)
         return isolation_of(entry, self._settings.default_isolation)
+
+    def _opened(self, server_id: ServerId) -> None:
+        self.on_opened(server_id)
 
     def _keeper(self, permit: Permit) -> Keeper:
         if self._means is None:

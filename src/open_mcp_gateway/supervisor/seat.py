@@ -149,8 +149,9 @@ class Seat:
             instance.scope.cancel()
         ran_s = site.now_s() - instance.opened_s if instance.is_open else 0.0
         if was_current and why in _FAILED:
-            # The session that owns one asks again if it still needs it.
-            self._failed(instance, ran_s, wanted=not self.key.manner.owner)
+            # The session that owns one asks again if it still needs it, but for one that only
+            # listens: that holds it, and calls that were in flight have ended by now.
+            self._failed(instance, ran_s, wanted=not self.key.manner.owner or instance.active > 0)
         elif ran_s >= site.settings.stable_after_s:
             self.forgive()
 
@@ -196,6 +197,7 @@ class Seat:
             if old is not None:
                 self._leave(old, Ending.REPLACED)
         site.serving.add(instance)
+        site.means.opened(site.server_id)
         instance.settle()
 
     def _leave(self, instance: Instance, why: Ending) -> None:

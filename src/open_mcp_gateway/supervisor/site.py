@@ -40,6 +40,8 @@ class Means(NamedTuple):
     jitter: Callable[[], float]
     tasks: TaskGroup
     """Owns the task of every instance."""
+    opened: Callable[[ServerId], None] = lambda _: None
+    """Hears of every instance that takes calls from now on. Must not raise."""
 
 
 class Refusal(NamedTuple):

@@ -463,6 +463,17 @@ async def test_which_notifications_are_passed_on() -> None:
         shared.notification(call("notifications/vendor", None))
 
 
+@pytest.mark.parametrize(
+    "method",
+    ["tasks/cancel", "resources/unsubscribe", "initialize", "tools/call", "vendor/thing", "ping"],
+)
+async def test_a_request_without_an_id_is_no_notification(method: str) -> None:
+    async with place(lease()) as here:
+        for session in (here.opened(), here.opened(roots={})):
+            session.notification(Call(method, None, {"taskId": Raw(b'"t"'), "uri": Raw(b'"u"')}))
+        assert here.peer.calls == []
+
+
 # ── what sessions share ──────────────────────────────────────────────────────────────────────────
 
 
@@ -562,3 +573,28 @@ async def test_a_new_process_is_told_and_held() -> None:
         new.peer.refusal = UpstreamUnavailable("gone")
         session.close()  # tells nobody that it no longer subscribes
         assert new.begun - len(new.failures) == 0
+
+
+@pytest.mark.parametrize("capabilities", [{}, {"roots": {}}])
+async def test_who_only_listens_joins_a_new_process(capabilities: dict[str, Any]) -> None:
+    async with place(lease()) as here:
+        old = here.desk.running
+        assert old is not None
+        session, fresh, closed = here.opened(**capabilities), here.session(), here.opened()
+        asked(session, "resources/subscribe", 1, uri="u")
+        here.peer.answer({"result": {}})
+        came = channel_of(session)
+        closed.close()
+        here.desk.running = None
+        session.rejoin()  # there is nothing to join yet
+        assert old.begun - len(old.failures) == 1
+        new = here.desk.running = lease()
+        for one in (session, session, fresh, closed):
+            one.rejoin()
+        assert sent(here) == [("subscribe", "u")]
+        assert old.begun == len(old.failures)
+        assert new.begun - len(new.failures) == 1
+        audience_of(new.peer).notified(*note("notifications/resources/updated", uri="u"))
+        assert [one["params"] for one in came] == [{"uri": "u"}]
+        session.close()
+        assert new.begun == len(new.failures)

@@ -20,7 +20,7 @@ from open_mcp_gateway.pipeline.channel_sink import ChannelSink
 from open_mcp_gateway.pipeline.errand import Means
 from open_mcp_gateway.pipeline.sessions import HttpSession, Sessions
 from open_mcp_gateway.pipeline.sink import DeferredSink, Waiting
-from tests.unit.pipeline.clients import Asked, OwnerDesk, channel_of
+from tests.unit.pipeline.clients import Asked, OwnerDesk, call, channel_of
 from tests.unit.supervisor.memory import principal, snapshot_of, spec
 from tests.unit.supervisor.virtual_time import LoopClock
 
@@ -96,6 +96,38 @@ async def test_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
         place.end(first)
         place.end(other)
         place.open(principal(), permit())
+
+
+def is_open(session: HttpSession) -> bool:
+    return not session.core.closed
+
+
+async def test_those_that_nobody_uses_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "MAX_SESSIONS_PER_KEY", 3)
+    async with registry() as place:
+        others = place.open(OTHER, permit(who=OTHER))
+        place.register(others)
+        read, oldest, newer = (opened(place) for _ in range(3))
+        wire = Wire()
+        read.standalone.attach(wire)
+        await anyio.sleep(1)
+        newer.core.notification(call("notifications/initialized", None))
+        opened(place)
+        assert not is_open(oldest)
+        with pytest.raises(NotFound):
+            place.find(principal(), permit(), oldest.session_id)
+        assert is_open(read)
+        assert is_open(newer)
+        assert is_open(others)
+        opened(place)
+        assert not is_open(newer)
+        place.open(principal(), permit())  # still being opened: not to be ended
+        place.open(principal(), permit())
+        with pytest.raises(Busy):
+            place.open(principal(), permit())
+        read.drop_reader(read.standalone, wire)
+        place.open(principal(), permit())
+        assert not is_open(read)
 
 
 async def test_idle_ones_end() -> None:

@@ -19,7 +19,7 @@ from open_mcp_gateway.errors import (
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Manner, Peer
 from open_mcp_gateway.supervisor.settings import FleetSettings
 from open_mcp_gateway.supervisor.states import ServerState
-from tests.unit.supervisor.memory import MemoryPeer, World, spec, town
+from tests.unit.supervisor.memory import MemoryPeer, World, owned, spec, town
 
 pytestmark = pytest.mark.anyio
 
@@ -165,6 +165,29 @@ async def test_a_crash_fails_the_calls_in_flight_and_restarts_at_once() -> None:
         assert len(place.world.opened) == 2
         assert place.status().last_error == "exit code 9"
         assert place.status().error_count == 1
+
+
+async def test_one_session_s_own_is_restarted_only_while_the_session_holds_it() -> None:
+    async with town() as place:
+        opened: list[str] = []
+        place.fleet.on_opened = opened.append
+        manner = owned("s")
+        lease = await place.fleet.ready(place.permit(), manner)
+        assert opened == ["a"]
+        place.world.last.crash()
+        await anyio.sleep(60)
+        assert len(place.world.opened) == 1
+        lease = await place.fleet.ready(place.permit(), manner)
+        lease.began(PLATFORM)
+        place.world.last.crash()
+        await anyio.sleep(60)
+        assert len(place.world.opened) == 3
+        assert opened == ["a"] * 3
+        assert place.fleet.lease(place.permit(), manner) is not None
+        place.fleet.release(place.permit(), manner)
+        lease.ended(PLATFORM, failed=False)
+        await anyio.sleep(60)
+        assert place.fleet.lease(place.permit(), manner) is None
 
 
 async def test_a_request_during_a_restart_that_is_due_waits_for_it() -> None:

@@ -1,0 +1,86 @@
+"""Finding out what tools a stateless server has, whether a caller asks for them or not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from open_mcp_gateway.errors import GatewayError
+from open_mcp_gateway.outbound.peer import Handshake, Question, Waiter
+from open_mcp_gateway.outbound.tools import LIST, ToolSchemas
+from open_mcp_gateway.protocol.jsonrpc import Call, Incoming, encode
+
+LISTING_S: Final = 30.0
+"""How long each page may take."""
+
+MAX_PAGES: Final = 1000
+
+
+class _Capabilities(Struct):
+    tools: Raw | UnsetType = UNSET
+
+
+class _Discovered(Struct):
+    capabilities: _Capabilities
+
+
+_discovered = msgspec.json.Decoder(_Discovered)
+
+
+def has_tools(handshake: Handshake) -> bool:
+    """Whether a stateless server says that it has tools."""
+    try:
+        return _discovered.decode(handshake.result).capabilities.tools is not UNSET
+    except msgspec.DecodeError:
+        return False
+
+
+class Listing:
+    """``tools/list`` to its last page, one after the other.
+
+    ``done`` hears of the end, whatever came of it. ``start`` sends a call of the gateway's own, and
+    may raise a GatewayError.
+    """
+
+    __slots__ = ("_done", "_pages", "_start", "_tools")
+
+    def __init__(
+        self,
+        tools: ToolSchemas,
+        start: Callable[[Call, Waiter, float], object],
+        done: Callable[[], None],
+    ) -> None:
+        self._tools = tools
+        self._start = start
+        self._done = done
+        self._pages = 0
+
+    def ask(self, cursor: str | None) -> None:
+        """Ask for the page at ``cursor``, None for the first."""
+        params = None if cursor is None else {"cursor": Raw(encode(cursor))}
+        deadline_s = asyncio.get_running_loop().time() + LISTING_S
+        self._pages += 1
+        try:
+            self._start(Call(LIST, None, params), self, deadline_s)
+        except GatewayError:
+            self._done()
+
+    def answered(self, message: bytes, upstream_id: int) -> None:  # noqa: ARG002 - as Waiter's
+        cursor = self._tools.learn(message)
+        if cursor is None or self._pages >= MAX_PAGES:
+            self._done()
+        else:
+            self.ask(cursor)
+
+    def failed(self, error: GatewayError) -> None:  # noqa: ARG002 - as Waiter's
+        self._done()
+
+    def related(self, message: bytes, incoming: Incoming) -> None:
+        """Nothing was asked for that could come."""
+
+    def asked(self, question: Question) -> None:
+        """Stateless servers ask nothing."""

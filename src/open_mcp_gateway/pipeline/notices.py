@@ -1,0 +1,42 @@
+"""Which notifications of a session's client its server hears of.
+
+Spec: 2025-11-25 basic#notifications.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from open_mcp_gateway.access.permit import Permit
+from open_mcp_gateway.errors import GatewayError
+from open_mcp_gateway.pipeline import narrowing
+from open_mcp_gateway.pipeline.handles import Handles
+from open_mcp_gateway.protocol.jsonrpc import Call
+
+_PREFIX: Final = "notifications/"
+_OWN: Final = frozenset({"notifications/initialized", "notifications/cancelled"})
+_OF_ONE_CLIENT: Final = frozenset(
+    {
+        "notifications/progress",
+        "notifications/roots/list_changed",
+        "notifications/tasks/status",
+    }
+)
+"""Mean nothing on a connection that belongs to several."""
+
+
+def passes(permit: Permit, handles: Handles, call: Call, *, shared: bool) -> bool:
+    """Whether to pass it on; nobody is told what comes of a notification.
+
+    A request whose id was left out is none: nothing would be checked of it, and a server may do
+    what it says all the same. ``shared`` says that the connection belongs to several.
+    """
+    method = call.method
+    if not method.startswith(_PREFIX) or method in _OWN or (shared and method in _OF_ONE_CLIENT):
+        return False
+    try:
+        handles.check(permit.principal.key_id, permit.entry.spec.id, call)
+        narrowing.check(permit, call)
+    except GatewayError:
+        return False
+    return True
