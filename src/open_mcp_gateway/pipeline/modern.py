@@ -5,7 +5,7 @@ Spec: 2026-07-28. Nothing is kept between requests but who was given which handl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -39,7 +39,8 @@ from open_mcp_gateway.protocol.faults import (
 )
 from open_mcp_gateway.protocol.jsonrpc import Call, encode, error_response, response
 from open_mcp_gateway.protocol.ladder import climb
-from open_mcp_gateway.protocol.mirrored import Invalid, check, mirrored_fields
+from open_mcp_gateway.protocol.mirrored import check
+from open_mcp_gateway.protocol.routing import Routing
 from open_mcp_gateway.supervisor.lease import Lease
 
 MODERN: Final = Manner(era=Era.MODERN)
@@ -78,7 +79,6 @@ class _Capabilities(Struct):
 
 _response = msgspec.json.Decoder(_Response)
 _failed = msgspec.json.Decoder(_Failed)
-_text = msgspec.json.Decoder(str)
 _capabilities = msgspec.json.Decoder(_Capabilities)
 
 
@@ -122,7 +122,7 @@ class ModernFace:
         self,
         permit: Permit,
         call: Call,
-        headers: Iterable[tuple[bytes, bytes]],
+        sent: Routing,
         responder: Responder,
         request_id: str,
     ) -> Exchange | None:
@@ -135,22 +135,22 @@ class ModernFace:
             # Over HTTP a client has no notification to send: leaving is how it cancels.
             responder.respond(ACCEPTED)
             return None
-        return self.take(permit, call, headers, _HttpSink(responder, request_id), request_id)
+        return self.take(permit, call, sent, _HttpSink(responder, request_id), request_id)
 
     def take(
         self,
         permit: Permit,
         call: Call,
-        headers: Iterable[tuple[bytes, bytes]] | None,
+        sent: Routing | None,
         sink: Sink,
         request_id: str,
     ) -> Exchange | None:
-        """One request, with its outcome to ``sink``. ``headers`` is None where there are none.
+        """One request, with its outcome to ``sink``. ``sent`` is None without headers.
 
         Raises:
             GatewayError: the request is at fault; nothing was sent or answered.
         """
-        checked = climb(call, headers).call
+        checked = climb(call, sent).call
         if call.method in NEED_TASKS and not declares_tasks(checked.capabilities):
             raise MissingCapability(
                 f"{call.method} needs the tasks extension",
@@ -167,9 +167,8 @@ class ModernFace:
             request_id=request_id,
             endless=call.method == LISTEN,
         )
-        mirrored = headers if headers is not None and call.method == _CALL else None
         exchange.handles = self._handles
-        exchange.bind(self._seal, self._running, mirrored)
+        exchange.bind(self._seal, self._running, sent if call.method == _CALL else None)
         exchange.start()
         return None if exchange.over else exchange
 
@@ -183,9 +182,9 @@ class _ModernExchange(Exchange):
         self,
         seal: StateSeal,
         running: set[_ModernExchange],
-        mirrored: Iterable[tuple[bytes, bytes]] | None,
+        mirrored: Routing | None,
     ) -> None:
-        """What it needs beside a call; ``running`` holds it until it is over. ``mirrored`` are the
+        """What it needs beside a call; ``running`` holds it until it is over. ``mirrored`` has the
         headers in which arguments of the call may be repeated."""
         self._seal = seal
         self._running = running
@@ -221,15 +220,11 @@ class _ModernExchange(Exchange):
     def _rung_5(self, lease: Lease) -> str | None:
         """What of the headers does not fit the arguments (server/tools#x-mcp-header). Checked for
         every server whose schema is known, for its clients have seen the schema too."""
-        params = self.call.params
-        if self._mirrored is None or params is None:
+        params, sent = self.call.params, self._mirrored
+        if sent is None or params is None:
             return None
-        name = _text.decode(params.get("name", Raw(b'""')))  # rung 2 has seen that it is a string
-        schema = lease.peer.tool_schema(name)
-        fields = () if schema is None else mirrored_fields(schema)
-        if isinstance(fields, Invalid):
-            return None
-        return check(fields, params.get("arguments"), self._mirrored)
+        fields = lease.peer.mirrored(sent.name or "")  # the tool's: rung 2 has compared them
+        return check(fields, params.get("arguments"), sent.headers)
 
     def answered(self, message: bytes, upstream_id: int) -> None:
         caller, server_id = self.permit.principal.key_id, self.permit.entry.spec.id

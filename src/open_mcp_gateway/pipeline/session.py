@@ -34,6 +34,7 @@ MAX_RUNNING: Final = 1000
 MAX_SUBSCRIPTIONS: Final = 1000
 
 _OWN: Final = frozenset({"notifications/initialized", "notifications/cancelled"})
+_REMEMBERED: Final = frozenset({"logging/setLevel", "resources/subscribe", "resources/unsubscribe"})
 _OF_ONE_CLIENT: Final = frozenset({"notifications/progress", "notifications/roots/list_changed"})
 """Mean nothing on a connection that belongs to several."""
 
@@ -103,7 +104,6 @@ class ClientSession:
         if len(self._running) >= MAX_RUNNING:
             raise Busy("too many requests of this session are in flight", retry_after_s=1)
         self.means.handles.check(self.permit.principal.key_id, self.permit.entry.spec.id, call)
-        narrowing.check(self.permit, call)  # before the session remembers anything of it
         exchange = self._exchange(call, sink, request_id)
         if exchange is not None:
             self._running[raw_id] = exchange
@@ -123,6 +123,8 @@ class ClientSession:
     def _exchange(self, call: Call, sink: Sink, request_id: str) -> SessionExchange | None:
         """What is to be sent; None where the server must not or need not hear of it, because other
         sessions share its connection."""
+        if call.method in _REMEMBERED:
+            narrowing.check(self.permit, call)  # before the session remembers anything of it
         params, then = call.params or {}, None
         if call.method == "logging/setLevel":
             level = string_in(params, "level")

@@ -137,7 +137,8 @@ class SessionExchange(Exchange):
 
     def _leave(self) -> None:
         self._owner.ended(self)
-        self._leave_hub()
+        if self.hub is not None:
+            self._leave_hub()
 
     def _leave_hub(self) -> None:
         hub, self.hub = self.hub, None
