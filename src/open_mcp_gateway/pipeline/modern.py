@@ -59,6 +59,9 @@ for a word about its own."""
 
 _CALL: Final = "tools/call"
 
+_ERROR: Final = b'"error"'
+"""What is in every error response, and in few others."""
+
 
 class _Error(Struct):
     code: int = 0
@@ -150,7 +153,7 @@ class ModernFace:
         Raises:
             GatewayError: the request is at fault; nothing was sent or answered.
         """
-        checked = climb(call, sent).call
+        checked = climb(call, sent)
         if call.method in NEED_TASKS and not declares_tasks(checked.capabilities):
             raise MissingCapability(
                 f"{call.method} needs the tasks extension",
@@ -224,11 +227,13 @@ class _ModernExchange(Exchange):
         if sent is None or params is None:
             return None
         fields = lease.peer.mirrored(sent.name or "")  # the tool's: rung 2 has compared them
-        return check(fields, params.get("arguments"), sent.headers)
+        return check(fields, params.get("arguments"), sent.headers) if fields else None
 
     def answered(self, message: bytes, upstream_id: int) -> None:
         caller, server_id = self.permit.principal.key_id, self.permit.entry.spec.id
-        message = _between_hops(self._seal.sealed(caller, server_id, self.call, message))
+        message = self._seal.sealed(caller, server_id, self.call, message)
+        if _ERROR in message:
+            message = _between_hops(message)
         self._running.discard(self)
         super().answered(message, upstream_id)
 
@@ -247,7 +252,7 @@ class _HttpSink(DeferredSink):
     __slots__ = ()
 
     def answer(self, data: bytes) -> None:
-        self.answer_with(data, _status_of(data))
+        self.answer_with(data, _STATUS.get(_code_of(data), 200) if _ERROR in data else 200)
 
     def fail(self, error: GatewayError) -> None:
         super().fail(era_refusal(error))
@@ -266,14 +271,8 @@ def era_refusal(error: GatewayError) -> GatewayError:
     return refusal
 
 
-def _status_of(message: bytes) -> int:
-    return _STATUS.get(_code_of(message), 200)
-
-
 def _code_of(message: bytes) -> int:
     """The code of an error response, 0 for anything else."""
-    if b'"error"' not in message:
-        return 0
     try:
         error = _response.decode(message).error
     except msgspec.DecodeError:

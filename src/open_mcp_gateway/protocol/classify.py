@@ -9,15 +9,19 @@ from __future__ import annotations
 from open_mcp_gateway.errors import InvalidRequest
 from open_mcp_gateway.protocol.eras import LEGACY_VERSIONS, Era
 from open_mcp_gateway.protocol.jsonrpc import Params
-from open_mcp_gateway.protocol.meta import PROTOCOL_VERSION, read_meta
+from open_mcp_gateway.protocol.meta import PROTOCOL_VERSION, members_of
+from open_mcp_gateway.protocol.repeated import remembered
 
 
 def claims_modern(params: Params | None) -> bool:
     """Whether the request names its own protocol revision, as every stateless one does."""
-    if params is None or "_meta" not in params:
-        return False
+    return params is not None and "_meta" in params and _names_revision(bytes(params["_meta"]))
+
+
+@remembered
+def _names_revision(meta: bytes) -> bool:
     try:
-        return PROTOCOL_VERSION in read_meta(params)
+        return PROTOCOL_VERSION in members_of(meta)
     except InvalidRequest:
         return False  # the era that is found another way says what is wrong with it
 

@@ -56,13 +56,6 @@ _text = msgspec.json.Decoder(str)
 _object = msgspec.json.Decoder(dict[str, Raw])
 
 
-class ModernRequest(Struct, frozen=True):
-    """A request that passed; ``call`` carries what is sent on, without connection-owned members."""
-
-    call: Call
-    version: str
-
-
 class _Claims(Struct, frozen=True, kw_only=True):
     """What a request says of itself and its sender in ``_meta``."""
 
@@ -75,8 +68,10 @@ class _Claims(Struct, frozen=True, kw_only=True):
     """What of ``_meta`` is sent on."""
 
 
-def climb(call: Call, sent: Routing | None) -> ModernRequest:
+def climb(call: Call, sent: Routing | None) -> Call:
     """Check one request; ``sent`` is None on stdio, where there are no headers to compare.
+
+    Gives what is sent on, without connection-owned members.
 
     Raises:
         InvalidParams, HeaderMismatch, UnsupportedVersion, UnknownMethod: rungs 1 to 4.
@@ -93,7 +88,7 @@ def climb(call: Call, sent: Routing | None) -> ModernRequest:
         raise UnknownMethod(f"Method not found: {call.method}")
     if not claims.level_known:
         raise InvalidParams(f"'{LOG_LEVEL}' must be one of {', '.join(sorted(_LEVELS))}")
-    passed = Call(
+    return Call(
         call.method,
         call.id,
         with_meta(params, claims.rest),
@@ -101,7 +96,6 @@ def climb(call: Call, sent: Routing | None) -> ModernRequest:
         capabilities=claims.capabilities,
         log_level=claims.log_level,
     )
-    return ModernRequest(passed, claims.version)
 
 
 @remembered
@@ -143,8 +137,10 @@ def _is_level(raw: Raw) -> bool:
 def _rung_2_headers(call: Call, version: str, sent: Routing) -> None:
     if sent.twice is not None:
         raise HeaderMismatch(f"{sent.twice} is there twice")
-    _compare(VERSION, sent.version, version)
-    _compare(METHOD, sent.method, call.method)
+    if sent.version != version:
+        raise _mismatch(VERSION, sent.version)
+    if sent.method != call.method:
+        raise _mismatch(METHOD, sent.method)
     member = NAMED_BY.get(call.method)
     if member is None:
         return
@@ -159,11 +155,11 @@ def _rung_2_headers(call: Call, version: str, sent: Routing) -> None:
         raise InvalidParams(f"'params.{member}' must be a string") from error
     if sent.bad_name is not None:
         raise HeaderMismatch(f"{NAME} is {sent.bad_name}")
-    _compare(NAME, sent.name, name)
+    if sent.name != name:
+        raise _mismatch(NAME, sent.name)
 
 
-def _compare(header: str, value: str | None, expected: str) -> None:
-    if value is None:
-        raise HeaderMismatch(f"{header} is required")
-    if value != expected:
-        raise HeaderMismatch(f"{header} does not match the body")
+def _mismatch(header: str, value: str | None) -> HeaderMismatch:
+    return HeaderMismatch(
+        f"{header} {'is required' if value is None else 'does not match the body'}"
+    )

@@ -49,7 +49,7 @@ def headed(
 
 def test_what_passes_is_stripped_of_what_belongs_to_the_connection() -> None:
     meta = {**META, "progressToken": "t", LEVEL: "debug", "acme/x": 1}
-    sent = climb(call(meta=meta, name="echo"), headed()).call
+    sent = climb(call(meta=meta, name="echo"), headed())
     assert json.loads(bytes(sent.params["_meta"])) == {"acme/x": 1}  # type: ignore[index]
     assert bytes(sent.progress_token or b"") == b'"t"'
     assert json.loads(bytes(sent.capabilities or b"")) == {"sampling": {}}
@@ -57,7 +57,7 @@ def test_what_passes_is_stripped_of_what_belongs_to_the_connection() -> None:
 
 
 def test_without_headers_there_is_nothing_to_compare() -> None:
-    assert climb(call(name="echo"), None).version == "2026-07-28"
+    assert climb(call(name="echo"), None).method == "tools/call"
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_rung_2_the_headers(sent: Pairs) -> None:
 
 def test_rung_2_reads_encoded_names_and_trims_blanks() -> None:
     packed = base64.b64encode("größe".encode()).decode()
-    assert climb(call(name="größe"), headed(name=f" =?base64?{packed}?= ")).call.method
+    assert climb(call(name="größe"), headed(name=f" =?base64?{packed}?= ")).method
 
 
 def test_rung_2_a_name_header_without_a_name() -> None:
@@ -110,8 +110,8 @@ def test_rung_2_a_name_header_without_a_name() -> None:
         climb(call(), headed())
     with pytest.raises(InvalidParams):
         climb(call(name=7), headed())
-    assert climb(call(), headed(name=None)).call.method == "tools/call"
-    assert climb(call("tools/list"), headed("tools/list", name=None)).call.method == "tools/list"
+    assert climb(call(), headed(name=None)).method == "tools/call"
+    assert climb(call("tools/list"), headed("tools/list", name=None)).method == "tools/list"
 
 
 def test_rung_3_the_version_comes_after_the_headers() -> None:
@@ -130,7 +130,7 @@ def test_rung_4_methods_of_the_other_era(method: str) -> None:
 
 
 def test_unknown_methods_of_extensions_are_the_servers_business() -> None:
-    assert climb(call("skills/list"), headed("skills/list", name=None)).call.method
+    assert climb(call("skills/list"), headed("skills/list", name=None)).method
 
 
 @pytest.mark.parametrize("error", [InvalidParams("x"), HeaderMismatch("x"), UnknownMethod("x")])
