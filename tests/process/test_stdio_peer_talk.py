@@ -237,7 +237,7 @@ async def test_a_stateless_call_tells_its_own_capabilities_and_wishes() -> None:
             b"1",
             tool_params("meta"),
             progress_token=Raw(b'"t"'),
-            capabilities=Raw(b'{"elicitation":{"form":{}}}'),
+            capabilities=b'{"elicitation":{"form":{}}}',
             log_level=Raw(b'"debug"'),
         )
         outcome, ticket = caller.send(call)

@@ -96,7 +96,7 @@ class McpEndpoint:
     ) -> Abandonable | None:
         if not (head.takes_json and head.takes_events):
             raise _not_acceptable(JSON, EVENTS)
-        if is_batch(body):
+        if not body.startswith(b"{") and is_batch(body):
             return self._batch(arrival, head, permit, body, responder)
         message: Message | None = None
         try:
@@ -130,7 +130,7 @@ class McpEndpoint:
         self, arrival: Arrival, head: McpHead, permit: Permit, call: Call, responder: Responder
     ) -> Abandonable | None:
         if call.method == "initialize" and not head.names_session:
-            session = self.sessions.open(permit.principal, permit)
+            session = self.sessions.open(permit)
             opening = _Opening(self.sessions, session)
             sink = SessionSink(session, responder, arrival.request_id, on_outcome=opening.over)
             opening.errand = session.core.take(call, sink, arrival.request_id)
@@ -187,7 +187,7 @@ class McpEndpoint:
         """
         if head.session_id is None:
             raise InvalidRequest("send one Mcp-Session-Id header; 'initialize' gives it out")
-        session = self.sessions.find(permit.principal, permit, head.session_id)
+        session = self.sessions.find(permit, head.session_id)
         if head.version is not None and head.version not in LEGACY_VERSIONS:
             raise InvalidRequest(
                 f"MCP-Protocol-Version must be one of {', '.join(LEGACY_VERSIONS)} in a session"

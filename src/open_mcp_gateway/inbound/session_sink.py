@@ -68,7 +68,10 @@ class SessionSink(Waiting):
     def answer(self, data: bytes) -> None:
         if self._on_outcome is not None:
             self._on_outcome(self._session)
-        self._end(Reply(200, data, self._session.headers))
+        if self._log is None:
+            self._responder.respond(Reply(200, data, self._session.headers))
+        else:
+            self._end(Reply(200, data))
 
     def answer_all(self, answers: list[bytes]) -> None:
         """The answers to a batch: one array, or one by one where there is a stream anyway."""

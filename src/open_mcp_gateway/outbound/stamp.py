@@ -41,10 +41,10 @@ class Stamp:
             if call.capabilities is None:
                 return self.own_params(params)
             if params is None or "_meta" not in params:
-                return {**(params or {}), "_meta": self._told(bytes(call.capabilities))}
+                return {**(params or {}), "_meta": self._told(call.capabilities)}
         minted = dict(self._minted)
         if call.capabilities is not None:
-            minted[CLIENT_CAPABILITIES] = call.capabilities
+            minted[CLIENT_CAPABILITIES] = Raw(call.capabilities)
         if call.log_level is not None:
             minted[LOG_LEVEL] = call.log_level
         if call.progress_token is not None:

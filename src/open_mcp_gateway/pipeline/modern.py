@@ -85,7 +85,7 @@ _failed = msgspec.json.Decoder(_Failed)
 _capabilities = msgspec.json.Decoder(_Capabilities)
 
 
-def declares_tasks(capabilities: Raw | None) -> bool:
+def declares_tasks(capabilities: bytes | None) -> bool:
     """Whether a caller with these capabilities knows the tasks extension."""
     try:
         return TASKS_EXTENSION in _capabilities.decode(capabilities or b"{}").extensions

@@ -16,7 +16,7 @@ from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.errors import Busy, GatewayError, InvalidParams, InvalidRequest, NotFound
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Handshake, Manner, Question
 from open_mcp_gateway.pipeline import narrowing
-from open_mcp_gateway.pipeline.agreement import manner_for, string_in
+from open_mcp_gateway.pipeline.agreement import for_upstream, manner_for, string_in
 from open_mcp_gateway.pipeline.backlog import Backlog
 from open_mcp_gateway.pipeline.errand import Errand, Means
 from open_mcp_gateway.pipeline.hub import LEVELS, Hub
@@ -25,7 +25,6 @@ from open_mcp_gateway.pipeline.session_exchange import Opening, SessionExchange
 from open_mcp_gateway.pipeline.sink import Sink
 from open_mcp_gateway.protocol.faults import INTERNAL_ERROR
 from open_mcp_gateway.protocol.jsonrpc import Call, Incoming, response
-from open_mcp_gateway.protocol.meta import PROGRESS_TOKEN, read_meta, without_connection_owned
 from open_mcp_gateway.supervisor.lease import Lease
 
 MAX_RUNNING: Final = 1000
@@ -64,6 +63,9 @@ class ClientSession:
         self._running: dict[bytes, SessionExchange] = {}
         self._questions = Questions(means.clock)
         self._hub: Hub | None = None
+        self._attached: Lease | None = None
+        """Whose server ``_hub`` listens to."""
+
         self._holding: Lease | None = None
 
     @property
@@ -138,7 +140,9 @@ class ClientSession:
             then = self._subscribe(string_in(params, "uri"))
         elif call.method == "resources/unsubscribe" and self._unsubscribe(string_in(params, "uri")):
             return None
-        return SessionExchange(self, _for_upstream(call), sink, request_id, then=then)
+        if "_meta" in params:
+            call = for_upstream(call)
+        return SessionExchange(self, call, sink, request_id, then=then)
 
     def notification(self, call: Call) -> None:
         """Pass on what concerns the server; what concerns a request goes under its upstream id."""
@@ -311,10 +315,13 @@ class ClientSession:
 
     def _attach(self, lease: Lease) -> Hub:
         """Hear what this connection's server says."""
+        if lease is self._attached and self._hub is not None:
+            return self._hub
         hub = lease.peer.audience
         if not isinstance(hub, Hub):
             hub = Hub(lease.peer, exclusive=bool(self.manner.owner))
             lease.peer.attend(hub)
+        self._attached = lease
         if hub is not self._hub:
             earlier, self._hub = self._hub, hub
             hub.add(self)
@@ -386,14 +393,6 @@ class ClientSession:
                     hub.tell(self.permit, self.means, gone)
         if self.manner.owner:
             self.means.servers.release(self.permit, self.manner)
-
-
-def _for_upstream(call: Call) -> Call:
-    """The call with the progress token taken out of ``_meta``, to be replaced by the peer's own."""
-    if call.params is None or "_meta" not in call.params:
-        return call
-    token = read_meta(call.params or {}).get(PROGRESS_TOKEN)
-    return Call(call.method, call.id, without_connection_owned(call.params), progress_token=token)
 
 
 def _raw(text: str) -> Raw:

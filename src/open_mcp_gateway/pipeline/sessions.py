@@ -118,12 +118,13 @@ class Sessions:
         self._counts: Counter[KeyId] = Counter()
         """By key, those too that are still being opened."""
 
-    def open(self, principal: Principal, permit: Permit) -> HttpSession:
+    def open(self, permit: Permit) -> HttpSession:
         """A new session, not to be found before ``register``; ``end`` it if it comes to nothing.
 
         Raises:
             Busy: this key has too many.
         """
+        principal = permit.principal
         if self._counts[principal.key_id] >= MAX_SESSIONS_PER_KEY:
             raise Busy("too many sessions are open with this key; end some", retry_after_s=60)
         self._counts[principal.key_id] += 1
@@ -134,15 +135,17 @@ class Sessions:
         if not session.core.closed:
             self._sessions[session.session_id] = session
 
-    def find(self, principal: Principal, permit: Permit, session_id: str) -> HttpSession:
+    def find(self, permit: Permit, session_id: str) -> HttpSession:
         """
         Raises:
             NotFound: unknown, ended, of another server, or somebody else's; all the same.
         """
         session = self._sessions.get(session_id)
+        if session is not None and session.core.permit is permit:
+            return session  # was found by it before, or opened
         if (
             session is None
-            or session.principal != principal
+            or session.principal != permit.principal
             or session.core.permit.entry.spec.id != permit.entry.spec.id
         ):
             raise NotFound("Session not found")

@@ -35,10 +35,8 @@ def era_of(method: str, params: Params | None, version_header: str | None) -> Er
        the ladder refuses it.
     4. Everything else belongs to a session, or to the revision that knew no header (2025-03-26).
     """
-    if claims_modern(params):
+    # What the header decides comes out the same whatever is claimed, and is quicker to see.
+    by_header = version_header is not None and version_header not in LEGACY_VERSIONS
+    if by_header and method != "initialize":
         return Era.MODERN
-    if method == "initialize":
-        return Era.LEGACY
-    if version_header is not None and version_header not in LEGACY_VERSIONS:
-        return Era.MODERN
-    return Era.LEGACY
+    return Era.MODERN if claims_modern(params) else Era.LEGACY

@@ -60,7 +60,7 @@ class _Claims(Struct, frozen=True, kw_only=True):
     """What a request says of itself and its sender in ``_meta``."""
 
     version: str
-    capabilities: Raw
+    capabilities: bytes
     progress_token: Raw | None
     log_level: Raw | None
     level_known: bool
@@ -119,7 +119,7 @@ def _claims(meta: bytes) -> _Claims:
     level = members.get(LOG_LEVEL)
     return _Claims(
         version=version,
-        capabilities=members[CLIENT_CAPABILITIES],
+        capabilities=bytes(members[CLIENT_CAPABILITIES]),
         progress_token=members.get(PROGRESS_TOKEN),
         log_level=level,
         level_known=level is None or _is_level(level),
