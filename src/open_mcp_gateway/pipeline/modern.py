@@ -234,6 +234,8 @@ class _ModernExchange(Exchange):
         message = self._seal.sealed(caller, server_id, self.call, message)
         if _ERROR in message:
             message = _between_hops(message)
+            if isinstance(self.sink, DeferredSink):
+                self.sink.status = _STATUS.get(_code_of(message), 200)
         self._running.discard(self)
         super().answered(message, upstream_id)
 
@@ -250,9 +252,6 @@ class _HttpSink(DeferredSink):
     """Errors of the server that have a status of their own get it while that is possible."""
 
     __slots__ = ()
-
-    def answer(self, data: bytes) -> None:
-        self.answer_with(data, _STATUS.get(_code_of(data), 200) if _ERROR in data else 200)
 
     def fail(self, error: GatewayError) -> None:
         super().fail(era_refusal(error))

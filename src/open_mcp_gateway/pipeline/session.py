@@ -358,7 +358,8 @@ class ClientSession:
     def began(self, lease: Lease) -> Hub:
         """See ``Owner``."""
         hub = self._attach(lease)
-        self._hold(lease)
+        if self.subscriptions or self._holding is not None:
+            self._hold(lease)
         hub.began(self)
         return hub
 

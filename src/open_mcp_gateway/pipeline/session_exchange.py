@@ -81,13 +81,15 @@ class SessionExchange(Exchange):
     def answered(self, message: bytes, upstream_id: int) -> None:
         if self._then is not None:
             self._tell(done=decode_incoming(message).error is UNSET)
-        self._leave()
+        self._owner.ended(self)
+        self._leave_hub()
         super().answered(message, upstream_id)
         self._owner.settled()
 
     def fail(self, error: GatewayError) -> None:
         self._tell(done=False)
-        self._leave()
+        self._owner.ended(self)
+        self._leave_hub()
         super().fail(error)
         self._owner.settled()
 
@@ -112,7 +114,8 @@ class SessionExchange(Exchange):
 
     def _stop(self, reason: str) -> None:
         self._tell(done=False)
-        self._leave()
+        self._owner.ended(self)
+        self._leave_hub()
         super().cancel(reason)
 
     def asked(self, question: Question) -> None:
@@ -134,11 +137,6 @@ class SessionExchange(Exchange):
         then, self._then = self._then, None
         if then is not None:
             then(done)
-
-    def _leave(self) -> None:
-        self._owner.ended(self)
-        if self.hub is not None:
-            self._leave_hub()
 
     def _leave_hub(self) -> None:
         hub, self.hub = self.hub, None
