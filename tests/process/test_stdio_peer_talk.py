@@ -17,6 +17,7 @@ from open_mcp_gateway.outbound.inflight import InFlight
 from open_mcp_gateway.outbound.peer import Manner, Question, Ticket
 from open_mcp_gateway.protocol.eras import Era
 from open_mcp_gateway.protocol.jsonrpc import Call, Incoming, Params, decode_incoming
+from open_mcp_gateway.protocol.mirrored import NOTHING, Mirrored
 from tests.process.stdio_peers import TALKER, Caller, entry_of, peer_of, permit_of, tool_params
 
 pytestmark = pytest.mark.anyio
@@ -236,7 +237,7 @@ async def test_a_stateless_call_tells_its_own_capabilities_and_wishes() -> None:
             b"1",
             tool_params("meta"),
             progress_token=Raw(b'"t"'),
-            capabilities=Raw(b'{"elicitation":{"form":{}}}'),
+            capabilities=b'{"elicitation":{"form":{}}}',
             log_level=Raw(b'"debug"'),
         )
         outcome, ticket = caller.send(call)
@@ -354,14 +355,15 @@ async def test_a_question_in_a_result_passes_through() -> None:
 
 
 @pytest.mark.parametrize(("mode", "known"), [("legacy", False), ("modern", True)])
-async def test_the_schemas_of_a_stateless_server_s_tools_are_known_once_listed(
+async def test_what_a_stateless_server_s_tools_want_repeated_is_known_once_listed(
     mode: str, known: bool
 ) -> None:
     async with talking(mode) as (caller, _):
-        assert caller.peer.tool_schema("echo") is None
+        assert caller.peer.mirrored("mirrored") == NOTHING
         await caller.ask("tools/list")
-        assert (caller.peer.tool_schema("echo") == b'{"type":"object"}') is known
-        assert caller.peer.tool_schema("no_such_tool") is None
+        repeated = caller.peer.mirrored("mirrored")
+        assert repeated == ((Mirrored(("text",), "Text", "string"),) if known else NOTHING)
+        assert caller.peer.mirrored("echo") == caller.peer.mirrored("no_such_tool") == NOTHING
 
 
 async def test_the_audience_can_be_found_again() -> None:

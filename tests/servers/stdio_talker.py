@@ -116,6 +116,9 @@ class Talker:
             case "tools/list":
                 names = [name[5:] for name in dir(self) if name.startswith("tool_")]
                 tools = [{"name": name, "inputSchema": {"type": "object"}} for name in names]
+                text = {"type": "string", "x-mcp-header": "Text"}
+                annotated = {"type": "object", "properties": {"text": text}}
+                tools.append({"name": "mirrored", "inputSchema": annotated})
                 self.reply(message, {"tools": tools})
             case "resources/read":
                 contents = [{"uri": params_of(message)["uri"], "text": "text"}]

@@ -14,6 +14,7 @@ from open_mcp_gateway.errors import GatewayError, UpstreamBroken
 from open_mcp_gateway.outbound.verdicts import EraVerdicts
 from open_mcp_gateway.protocol.eras import Era
 from open_mcp_gateway.protocol.jsonrpc import Call
+from open_mcp_gateway.protocol.mirrored import NOTHING, Mirrored
 from tests.wire.remotes import (
     DISCOVERED,
     Behaviour,
@@ -102,8 +103,8 @@ async def test_arguments_are_repeated_from_the_first_call_on() -> None:
         await ask(peer, "tools/call", b'{"name":"plain","arguments":{"a":"eu"}}')
         assert "mcp-param-a" not in server.requests[-1].headers
         assert server.methods().count("tools/list") == 3
-        assert json.loads(peer.tool_schema("x") or b"") == GOOD["inputSchema"]
-        assert peer.tool_schema("unheard-of") is None
+        assert peer.mirrored("x") == (Mirrored(("a",), "A", "string"),)
+        assert peer.mirrored("plain") == peer.mirrored("unheard-of") == NOTHING
         await peer.aclose()
 
 

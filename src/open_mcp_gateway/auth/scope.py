@@ -6,7 +6,7 @@ Pure. A scope can only take away: what it does not mention stays as the role and
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Final, TypeAlias, final
 
 from msgspec import Struct
@@ -94,7 +94,7 @@ def beyond(inner: Selection, outer: Selection) -> list[str]:
     return sorted(over)
 
 
-class Scope(Struct, frozen=True, kw_only=True, cache_hash=True):
+class Scope(Struct, frozen=True, kw_only=True, cache_hash=True, dict=True):
     """The narrowing of one key, with nothing left open. Names of tools, resources and prompts are
     ``server/name``."""
 
@@ -106,7 +106,7 @@ class Scope(Struct, frozen=True, kw_only=True, cache_hash=True):
     resources: Selection
     prompts: Selection
 
-    @property
+    @cached_property
     def narrows_calls(self) -> bool:
         """Whether anything within a server may be out of reach."""
         return not (

@@ -6,7 +6,8 @@ import itertools
 import re
 import secrets
 import time
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 from open_mcp_gateway.errors import HeadTooLarge
 from open_mcp_gateway.inbound.origin import AllowedOrigin
@@ -21,6 +22,9 @@ MAX_HEAD_BYTES: Final = 64 * 1024
 
 UNKNOWN_SIZE: Final = 1 << 62
 """Stands for the size of a chunked body, which nobody declares: more than any limit."""
+
+
+Reading = TypeVar("Reading")
 
 
 def new_request_id() -> RequestId:
@@ -46,6 +50,7 @@ class Arrival:
         "origin",
         "path",
         "query",
+        "readings",
         "request_id",
         "started_s",
     )
@@ -59,6 +64,9 @@ class Arrival:
         self.first_of = dict(headers[::-1])  # of equal names the first wins
         self.doubled = len(self.first_of) < len(headers)
         """Some header is there more than once."""
+
+        self.readings: dict[object, Any] = {}
+        """What was made of the head, by whom; shared with every other request that has it."""
 
         self.declared = self.first_of.get(b"content-length", b"")
         self.client = client
@@ -78,6 +86,16 @@ class Arrival:
         """The first value of a header, None when it is absent."""
         return self.first_of.get(wanted)
 
+    def read(self, reading: Callable[[Arrival], Reading]) -> Reading:
+        """What ``reading`` makes of the head, which it is asked once for all the requests that have
+        the same; so it may go by method, path, query and headers alone. What it raises is not kept.
+        """
+        try:
+            made: Reading = self.readings[reading]
+        except KeyError:
+            made = self.readings[reading] = reading(self)
+        return made
+
     def pending_bytes(self) -> int:
         """How long the body is said to be; ``UNKNOWN_SIZE`` for a chunked one."""
         if b"transfer-encoding" in self.first_of:
@@ -96,6 +114,7 @@ class Arrival:
         other.origin = self.origin
         other.key_id = self.key_id
         other.first_of = self.first_of
+        other.readings = self.readings
         other.doubled = self.doubled
         other.declared = declared
         given = b"x-request-id" in self.first_of

@@ -175,9 +175,9 @@ class Dispatcher:
             match = self.router.match(arrival.method, arrival.path)
             handler = match.route.handler
             self._trace("request body", arrival, body)
-            if isinstance(handler, McpPoint):
+            if type(handler) is McpPoint:
                 return self._call(arrival, admitted.principal, handler, body, responder)
-            if isinstance(handler, McpStream):
+            if type(handler) is McpStream:
                 return self._stream(arrival, admitted.principal, match, body, responder)
             running = self._managed(arrival, admitted.principal, match, body)
             self.tasks.start_soon(self._manage, arrival, running, responder)
@@ -220,14 +220,14 @@ class Dispatcher:
         responder: Responder,
     ) -> Abandonable | None:
         """A request to the MCP endpoint of one server."""
-        route, handler = match.route, match.route.handler
-        if not (isinstance(handler, McpStream) and isinstance(route.permission, Permission)):
-            raise InternalError(f"route {route.path} is wired wrongly")
+        stream = match.route.handler
+        if type(stream) is not McpStream:
+            raise InternalError(f"route {match.route.path} is wired wrongly")
         if arrival.method == b"POST":
             check_json(arrival)
         try:
             permit = self.forwarder.permits.get(principal, match.ref or "")
-            return handler.serve(arrival, permit, body, responder)
+            return stream.serve(arrival, permit, body, responder)
         except GatewayError as error:
             responder.respond(rpc_failure(error, arrival.request_id))
             return None

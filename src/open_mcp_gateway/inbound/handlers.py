@@ -82,9 +82,13 @@ Handler: TypeAlias = Probe | OnGateway | OnServer | OnRequest | OnCaller | McpPo
 
 def check_json(arrival: Arrival) -> None:
     """Raises UnsupportedMedia if the body is not JSON by its own account."""
-    media = arrival.header(b"content-type")
-    if media is not None and media.partition(b";")[0].strip().lower() != b"application/json":
+    if not arrival.read(_may_be_json):
         raise UnsupportedMedia("send the body as 'Content-Type: application/json'")
+
+
+def _may_be_json(arrival: Arrival) -> bool:
+    media = arrival.header(b"content-type")
+    return media is None or media.partition(b";")[0].strip().lower() == b"application/json"
 
 
 def server_in_envelope(_: Arrival, message: Message) -> str:

@@ -6,7 +6,6 @@ Which era a POST belongs to is decided once, here; what follows knows only its o
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Final
 
 from msgspec import UNSET
@@ -21,6 +20,7 @@ from open_mcp_gateway.errors import (
 from open_mcp_gateway.inbound.arrival import Arrival
 from open_mcp_gateway.inbound.batch import Batch, check_batch, elements_of, is_batch
 from open_mcp_gateway.inbound.handlers import Abandonable, Handler, McpStream
+from open_mcp_gateway.inbound.mcp_head import EVENTS, JSON, McpHead, mcp_head
 from open_mcp_gateway.inbound.routes import Route, RouteKind
 from open_mcp_gateway.inbound.session_sink import SessionSink
 from open_mcp_gateway.pipeline.errand import Errand
@@ -41,11 +41,6 @@ from open_mcp_gateway.protocol.jsonrpc import (
     raw_id_of,
 )
 
-MAX_ACCEPT_BYTES: Final = 1024
-"""Of an ``Accept`` header; what comes after is not looked at."""
-
-SESSION_HEADER: Final = b"mcp-session-id"
-_VERSION_HEADER: Final = b"mcp-protocol-version"
 _POST_ONLY: Final = Reply(
     405,
     error_response(None, INVALID_REQUEST, "this revision has no method but POST here"),
@@ -80,67 +75,67 @@ class McpEndpoint:
         Raises:
             GatewayError: it cannot be served; no answer was given yet.
         """
+        head = arrival.read(mcp_head)
         if arrival.method == b"POST":
-            return self._post(arrival, permit, body, responder)
-        if _version_of(arrival) in MODERN_VERSIONS:
+            return self._post(arrival, head, permit, body, responder)
+        if head.version in MODERN_VERSIONS:
             # GET and DELETE belong to sessions, which this revision does not have.
             responder.respond(_POST_ONLY)
             return None
-        session = self._session(arrival, permit)
+        session = self._session(head, permit)
         if arrival.method == b"DELETE":
             self.sessions.end(session)
             responder.respond(Reply(204))
             return None
-        return self._listen(arrival, session, responder)
+        return self._listen(arrival, head, session, responder)
 
     # ── POST ─────────────────────────────────────────────────────────────────────────────────────
 
     def _post(
-        self, arrival: Arrival, permit: Permit, body: bytes, responder: Responder
+        self, arrival: Arrival, head: McpHead, permit: Permit, body: bytes, responder: Responder
     ) -> Abandonable | None:
-        _check_accepts(arrival, b"application/json", b"text/event-stream")
-        if is_batch(body):
-            return self._batch(arrival, permit, body, responder)
+        if not (head.takes_json and head.takes_events):
+            raise _not_acceptable(JSON, EVENTS)
+        if not body.startswith(b"{") and is_batch(body):
+            return self._batch(arrival, head, permit, body, responder)
         message: Message | None = None
         try:
             message = decode_message(body)
             if message.method is UNSET:
-                self._answer(arrival, permit, message, body, responder)
+                self._answer(head, permit, message, body, responder)
                 return None
             call = call_of(message)
             if message.id is UNSET and call.id is not None:
                 raise InvalidRequest("a request needs an id")
             if message.id is not UNSET and call.id is None:
                 raise InvalidRequest("a notification has no id")
-            if era_of(call.method, call.params, _version_of(arrival)) is Era.MODERN:
-                return self.modern.serve(
-                    permit, call, arrival.headers, responder, arrival.request_id
-                )
-            return self._legacy(arrival, permit, call, responder)
+            if era_of(call.method, call.params, head.version) is Era.MODERN:
+                return self.modern.serve(permit, call, head.routing, responder, arrival.request_id)
+            return self._legacy(arrival, head, permit, call, responder)
         except GatewayError as error:
             error.request_id = raw_id_of(message)
             responder.respond(rpc_failure(error, arrival.request_id))
             return None
 
     def _answer(
-        self, arrival: Arrival, permit: Permit, message: Message, body: bytes, responder: Responder
+        self, head: McpHead, permit: Permit, message: Message, body: bytes, responder: Responder
     ) -> None:
         """The client's response to a question of the server."""
         if message.id is UNSET or (message.result is UNSET) is (message.error is UNSET):
             raise InvalidRequest("the body is neither a request, a notification nor a response")
-        self._session(arrival, permit).core.answer(decode_incoming(body))
+        self._session(head, permit).core.answer(decode_incoming(body))
         responder.respond(ACCEPTED)
 
     def _legacy(
-        self, arrival: Arrival, permit: Permit, call: Call, responder: Responder
+        self, arrival: Arrival, head: McpHead, permit: Permit, call: Call, responder: Responder
     ) -> Abandonable | None:
-        if call.method == "initialize" and arrival.header(SESSION_HEADER) is None:
-            session = self.sessions.open(permit.principal, permit)
+        if call.method == "initialize" and not head.names_session:
+            session = self.sessions.open(permit)
             opening = _Opening(self.sessions, session)
             sink = SessionSink(session, responder, arrival.request_id, on_outcome=opening.over)
             opening.errand = session.core.take(call, sink, arrival.request_id)
             return opening
-        session = self._session(arrival, permit)
+        session = self._session(head, permit)
         if call.id is None:
             session.core.notification(call)
             responder.respond(ACCEPTED)
@@ -150,11 +145,11 @@ class McpEndpoint:
         return sink  # a disconnect is no cancellation here: the call goes on without its stream
 
     def _batch(
-        self, arrival: Arrival, permit: Permit, body: bytes, responder: Responder
+        self, arrival: Arrival, head: McpHead, permit: Permit, body: bytes, responder: Responder
     ) -> Abandonable | None:
         try:
             elements = elements_of(body)
-            session = self._session(arrival, permit)
+            session = self._session(head, permit)
             check_batch(elements, session.core.version)
             return Batch(session, responder, arrival.request_id).take(elements)
         except GatewayError as error:
@@ -163,9 +158,12 @@ class McpEndpoint:
 
     # ── GET ──────────────────────────────────────────────────────────────────────────────────────
 
-    def _listen(self, arrival: Arrival, session: HttpSession, responder: Responder) -> Abandonable:
+    def _listen(
+        self, arrival: Arrival, head: McpHead, session: HttpSession, responder: Responder
+    ) -> Abandonable:
         """The stream for what belongs to no request, or one to be picked up again."""
-        _check_accepts(arrival, b"text/event-stream")
+        if not head.takes_events:
+            raise _not_acceptable(EVENTS)
         core, log, after = session.core, session.standalone, None
         last = arrival.header(b"last-event-id")
         if last is not None:
@@ -180,20 +178,17 @@ class McpEndpoint:
             core.open_channel(log.send)
         return _Reading(session, log, outlet)
 
-    def _session(self, arrival: Arrival, permit: Permit) -> HttpSession:
+    def _session(self, head: McpHead, permit: Permit) -> HttpSession:
         """The session that the request names.
 
         Raises:
             InvalidRequest: it names none, or an unknown revision.
             NotFound: there is no such session for this caller.
         """
-        named = arrival.header(SESSION_HEADER)
-        if named is None or (arrival.doubled and _times(arrival, SESSION_HEADER) > 1):
+        if head.session_id is None:
             raise InvalidRequest("send one Mcp-Session-Id header; 'initialize' gives it out")
-        session_id = named.strip().decode("latin-1")
-        session = self.sessions.find(permit.principal, permit, session_id)
-        version = _version_of(arrival)
-        if version is not None and version not in LEGACY_VERSIONS:
+        session = self.sessions.find(permit, head.session_id)
+        if head.version is not None and head.version not in LEGACY_VERSIONS:
             raise InvalidRequest(
                 f"MCP-Protocol-Version must be one of {', '.join(LEGACY_VERSIONS)} in a session"
             )
@@ -238,32 +233,7 @@ class _Reading:
         self._session.drop_reader(self._stream, self._outlet)
 
 
-def _times(arrival: Arrival, wanted: bytes) -> int:
-    return sum(name == wanted for name, _ in arrival.headers)
-
-
-def _version_of(arrival: Arrival) -> str | None:
-    header = arrival.header(_VERSION_HEADER)
-    return None if header is None else header.strip().decode("latin-1")
-
-
-def _check_accepts(arrival: Arrival, *needed: bytes) -> None:
-    """Whether the client takes every media type that the answer may come in."""
-    accept = arrival.header(b"accept")
-    if accept is None or _accepts(accept[:MAX_ACCEPT_BYTES], needed):
-        return
-    lines = [value for name, value in arrival.headers if name == b"accept"]
-    if not _accepts(b",".join(lines)[:MAX_ACCEPT_BYTES], needed):
-        kinds = ", ".join(kind.decode() for kind in needed)
-        raise NotAcceptable(f"the Accept header must list {kinds}")
-
-
-@lru_cache(256)  # clients repeat theirs
-def _accepts(accept: bytes, needed: tuple[bytes, ...]) -> bool:
-    """Source: RFC 9110 section 12.5.1; weights are not looked at."""
-    taken = {part.partition(b";")[0].strip().lower() for part in accept.split(b",")}
-    families = (media.partition(b"/")[0] + b"/*" for media in needed)
-    return all(
-        not taken.isdisjoint({media, family, b"*/*"})
-        for media, family in zip(needed, families, strict=True)
-    )
+def _not_acceptable(*needed: bytes) -> NotAcceptable:
+    """The client does not take every media type that the answer may come in."""
+    kinds = ", ".join(kind.decode() for kind in needed)
+    return NotAcceptable(f"the Accept header must list {kinds}")

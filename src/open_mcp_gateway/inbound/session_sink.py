@@ -57,7 +57,7 @@ class SessionSink(Waiting):
         """The stream of the answer; None where the client left before it heard of one."""
         if self._log is None and not self._gone:
             self._log = self._session.new_stream()
-            self._outlet = self._responder.open_stream(self._headers())
+            self._outlet = self._responder.open_stream(self._session.headers)
             primed = self._session.core.version >= PRIMED_SINCE
             self._log.attach(self._outlet, primed=primed)
         return self._log
@@ -68,12 +68,16 @@ class SessionSink(Waiting):
     def answer(self, data: bytes) -> None:
         if self._on_outcome is not None:
             self._on_outcome(self._session)
-        self._end(Reply(200, data, self._headers()))
+        if self._log is None:
+            self._responder.respond(Reply(200, data, self._session.headers))
+        else:
+            self._end(Reply(200, data))
 
     def answer_all(self, answers: list[bytes]) -> None:
         """The answers to a batch: one array, or one by one where there is a stream anyway."""
         if self._log is None:
-            self._responder.respond(Reply(200, b"[" + b",".join(answers) + b"]", self._headers()))
+            whole = b"[" + b",".join(answers) + b"]"
+            self._responder.respond(Reply(200, whole, self._session.headers))
             return
         for answer in answers:
             self._log.send(answer)
@@ -99,9 +103,6 @@ class SessionSink(Waiting):
         else:
             self._log.send(reply.body)
             self._log.end()
-
-    def _headers(self) -> tuple[tuple[bytes, bytes], ...]:
-        return ((b"mcp-session-id", self._session.session_id.encode("ascii")),)
 
     def abandon(self) -> None:
         """The connection is gone: keep what still comes, for a client that picks it up again."""

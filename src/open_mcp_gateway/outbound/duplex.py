@@ -45,6 +45,7 @@ from open_mcp_gateway.protocol.jsonrpc import (
     notification,
     request,
 )
+from open_mcp_gateway.protocol.mirrored import Fields
 
 BOM = b"\xef\xbb\xbf"
 NEVER_S = math.inf
@@ -159,8 +160,8 @@ class DuplexPeer:
     def attend(self, audience: Audience) -> None:
         self._unasked.audience = audience
 
-    def tool_schema(self, name: str) -> bytes | None:
-        return self._tools.schema(name)
+    def mirrored(self, tool: str) -> Fields:
+        return self._tools.fields(tool)
 
     async def probe(self) -> None:
         if self._stamp is None:

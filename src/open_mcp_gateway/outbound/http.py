@@ -25,6 +25,7 @@ from open_mcp_gateway.outbound.link import Link
 from open_mcp_gateway.outbound.own_request import OwnRequest
 from open_mcp_gateway.outbound.peer import Audience, Handshake, Waiter
 from open_mcp_gateway.protocol.jsonrpc import Call, Incoming, Params
+from open_mcp_gateway.protocol.mirrored import NOTHING, Fields
 
 NO_ENDPOINT = frozenset({404, 405, 410})
 """Statuses that, without a JSON-RPC body, say that this is no endpoint of MCP (any more)."""
@@ -146,9 +147,9 @@ class HttpPeer:
         """See ``Peer``."""
         self._audience = audience
 
-    def tool_schema(self, name: str) -> bytes | None:  # noqa: ARG002 - for the other era
+    def mirrored(self, tool: str) -> Fields:  # noqa: ARG002 - for the other era
         """See ``Peer``."""
-        return None
+        return NOTHING
 
     async def probe(self) -> None:
         """See ``Peer``."""

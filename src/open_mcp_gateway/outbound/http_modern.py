@@ -51,7 +51,7 @@ from open_mcp_gateway.protocol.jsonrpc import (
     notification,
     request,
 )
-from open_mcp_gateway.protocol.mirrored import headers_for
+from open_mcp_gateway.protocol.mirrored import Fields, headers_for
 
 FIRST_LISTING_S: Final = 2.0
 """How long the listing of a fresh server's tools may keep the first calls of tools waiting."""
@@ -87,9 +87,9 @@ class ModernPeer(HttpPeer):
             self._first_listing = self._loop.call_later(FIRST_LISTING_S, self._stop_waiting)
             self._list()
 
-    def tool_schema(self, name: str) -> bytes | None:
+    def mirrored(self, tool: str) -> Fields:
         """See ``Peer``."""
-        return self.tools.schema(name)
+        return self.tools.fields(tool)
 
     def word(self, call: HttpCall) -> None:
         asked = call.call

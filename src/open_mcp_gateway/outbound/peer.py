@@ -11,6 +11,7 @@ from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.errors import GatewayError
 from open_mcp_gateway.protocol.eras import Era
 from open_mcp_gateway.protocol.jsonrpc import Call, Incoming
+from open_mcp_gateway.protocol.mirrored import Fields
 
 
 class Manner(Struct, frozen=True, kw_only=True, cache_hash=True):
@@ -149,8 +150,9 @@ class Peer(Protocol):
         here.
         """
 
-    def tool_schema(self, name: str) -> bytes | None:
-        """The raw ``inputSchema`` of a stateless server's tool; None while it is not known."""
+    def mirrored(self, tool: str) -> Fields:
+        """The arguments that calls of a stateless server's tool repeat in headers; none while the
+        tool is not known."""
 
     async def probe(self) -> None:
         """Ask the server for a sign of life (``ping``, or ``server/discover`` in the modern era).

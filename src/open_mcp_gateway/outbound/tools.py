@@ -1,4 +1,4 @@
-"""What is known of a server's tools: the schemas its callers need for their headers.
+"""What is known of a server's tools: which arguments their callers repeat in headers.
 
 Spec: 2026-07-28 server/tools#x-mcp-header.
 """
@@ -20,7 +20,7 @@ CALL: Final = "tools/call"
 LIST_CHANGED: Final = "notifications/tools/list_changed"
 
 MAX_TOOLS: Final = 10_000
-"""Schemas kept of one server; more are passed on, but their headers are not known."""
+"""Kept of one server; more are passed on, but their headers are not known."""
 
 _log = logging.getLogger(__name__)
 
@@ -46,34 +46,25 @@ _members = msgspec.json.Decoder(dict[str, Raw])
 _text = msgspec.json.Decoder(str)
 
 
-class _Known(Struct, frozen=True):
-    schema: bytes
-    fields: Fields
-
-
 class ToolSchemas:
     """The tools of one server, as far as ``tools/list`` answers told of them."""
 
-    __slots__ = ("_known", "_refused", "_server", "annotated")
+    __slots__ = ("_fields", "_refused", "_server", "annotated")
 
     def __init__(self, server: ServerId) -> None:
         self._server = server
-        self._known: dict[str, _Known] = {}
+        self._fields: dict[str, Fields] = {}
+        """Of each tool that is known, what calls of it repeat in headers."""
+
         self._refused: dict[str, str] = {}
         """Tools passed over, and why."""
 
         self.annotated = False
         """Some tool wants arguments repeated in headers."""
 
-    def schema(self, name: str) -> bytes | None:
-        """The raw ``inputSchema`` of a tool; None while it is not known."""
-        known = self._known.get(name)
-        return None if known is None else known.schema
-
     def fields(self, name: str) -> Fields:
         """What calls of the tool repeat in headers."""
-        known = self._known.get(name)
-        return NOTHING if known is None else known.fields
+        return self._fields.get(name, NOTHING)
 
     def learn(self, message: bytes) -> str | None:
         """Take in the answer to a ``tools/list``; the cursor of the next page, None at the end."""
@@ -100,7 +91,7 @@ class ToolSchemas:
         return encode(members)
 
     def _usable(self, raw: Raw) -> bool:
-        """Whether a listed tool may be used; keeps its schema if so."""
+        """Whether a listed tool may be used; keeps what of it is to be repeated if so."""
         try:
             tool = _tool.decode(raw)
         except msgspec.DecodeError:
@@ -110,13 +101,13 @@ class ToolSchemas:
             self._refuse(tool.name, fields.reason)
             return False
         self._refused.pop(tool.name, None)
-        if tool.name in self._known or len(self._known) < MAX_TOOLS:
-            self._known[tool.name] = _Known(bytes(tool.input_schema), fields)
+        if tool.name in self._fields or len(self._fields) < MAX_TOOLS:
+            self._fields[tool.name] = fields
             self.annotated = self.annotated or bool(fields)
         return True
 
     def _refuse(self, name: str, reason: str) -> None:
-        self._known.pop(name, None)
+        self._fields.pop(name, None)
         if self._refused.get(name) == reason or len(self._refused) >= MAX_TOOLS:
             return
         self._refused[name] = reason

@@ -14,7 +14,8 @@ from open_mcp_gateway.catalog.model import Isolation, ServerSpec
 from open_mcp_gateway.errors import InvalidParams
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Manner
 from open_mcp_gateway.protocol.eras import LATEST_LEGACY, LEGACY_VERSIONS, Era
-from open_mcp_gateway.protocol.jsonrpc import Params
+from open_mcp_gateway.protocol.jsonrpc import Call, Params
+from open_mcp_gateway.protocol.meta import PROGRESS_TOKEN, read_meta, without_connection_owned
 
 INTERACTIVE: Final = frozenset({"roots", "sampling", "elicitation", "tasks"})
 """Client capabilities by which a server can ask something of this one client."""
@@ -55,6 +56,16 @@ def other_era(params: Params, spoken: tuple[str, ...]) -> InvalidParams:
     error = InvalidParams("Unsupported protocol version")
     error.data = {"supported": list(spoken), "requested": string_in(params, "protocolVersion")}
     return error
+
+
+def for_upstream(call: Call) -> Call:
+    """The call with the progress token taken out of ``_meta``, to be replaced by the peer's own.
+
+    Raises:
+        InvalidRequest: ``_meta`` is not an object.
+    """
+    token = read_meta(call.params or {}).get(PROGRESS_TOKEN)
+    return Call(call.method, call.id, without_connection_owned(call.params), progress_token=token)
 
 
 def string_in(params: Params, name: str) -> str:

@@ -8,7 +8,6 @@ while its own calls are all that is in flight.
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
 from typing import Final, Protocol
 
 import msgspec
@@ -79,7 +78,7 @@ class Hub:
     def __init__(self, peer: Peer, *, exclusive: bool) -> None:
         self._peer = peer
         self._sessions: dict[Listener, None] = {}
-        self._running: Counter[Listener] = Counter()
+        self._running: dict[Listener, int] = {}
         """How many calls each session has in flight on this very connection."""
 
         self.exclusive = exclusive
@@ -103,12 +102,14 @@ class Hub:
 
     def began(self, session: Listener) -> None:
         """A call of the session is in flight here."""
-        self._running[session] += 1
+        self._running[session] = self._running.get(session, 0) + 1
 
     def ended(self, session: Listener) -> None:
         """That call is over."""
-        self._running[session] -= 1
-        if self._running[session] <= 0:
+        left = self._running[session] - 1
+        if left:
+            self._running[session] = left
+        else:
             del self._running[session]
 
     def subscribers(self, uri: str) -> int:

@@ -5,7 +5,7 @@ Spec: 2026-07-28. Nothing is kept between requests but who was given which handl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -39,7 +39,8 @@ from open_mcp_gateway.protocol.faults import (
 )
 from open_mcp_gateway.protocol.jsonrpc import Call, encode, error_response, response
 from open_mcp_gateway.protocol.ladder import climb
-from open_mcp_gateway.protocol.mirrored import Invalid, check, mirrored_fields
+from open_mcp_gateway.protocol.mirrored import check
+from open_mcp_gateway.protocol.routing import Routing
 from open_mcp_gateway.supervisor.lease import Lease
 
 MODERN: Final = Manner(era=Era.MODERN)
@@ -57,6 +58,9 @@ _BETWEEN_HOPS: Final = frozenset({HEADER_MISMATCH, UNSUPPORTED_VERSION})
 for a word about its own."""
 
 _CALL: Final = "tools/call"
+
+_ERROR: Final = b'"error"'
+"""What is in every error response, and in few others."""
 
 
 class _Error(Struct):
@@ -78,11 +82,10 @@ class _Capabilities(Struct):
 
 _response = msgspec.json.Decoder(_Response)
 _failed = msgspec.json.Decoder(_Failed)
-_text = msgspec.json.Decoder(str)
 _capabilities = msgspec.json.Decoder(_Capabilities)
 
 
-def declares_tasks(capabilities: Raw | None) -> bool:
+def declares_tasks(capabilities: bytes | None) -> bool:
     """Whether a caller with these capabilities knows the tasks extension."""
     try:
         return TASKS_EXTENSION in _capabilities.decode(capabilities or b"{}").extensions
@@ -122,7 +125,7 @@ class ModernFace:
         self,
         permit: Permit,
         call: Call,
-        headers: Iterable[tuple[bytes, bytes]],
+        sent: Routing,
         responder: Responder,
         request_id: str,
     ) -> Exchange | None:
@@ -135,22 +138,22 @@ class ModernFace:
             # Over HTTP a client has no notification to send: leaving is how it cancels.
             responder.respond(ACCEPTED)
             return None
-        return self.take(permit, call, headers, _HttpSink(responder, request_id), request_id)
+        return self.take(permit, call, sent, _HttpSink(responder, request_id), request_id)
 
     def take(
         self,
         permit: Permit,
         call: Call,
-        headers: Iterable[tuple[bytes, bytes]] | None,
+        sent: Routing | None,
         sink: Sink,
         request_id: str,
     ) -> Exchange | None:
-        """One request, with its outcome to ``sink``. ``headers`` is None where there are none.
+        """One request, with its outcome to ``sink``. ``sent`` is None without headers.
 
         Raises:
             GatewayError: the request is at fault; nothing was sent or answered.
         """
-        checked = climb(call, headers).call
+        checked = climb(call, sent)
         if call.method in NEED_TASKS and not declares_tasks(checked.capabilities):
             raise MissingCapability(
                 f"{call.method} needs the tasks extension",
@@ -167,9 +170,8 @@ class ModernFace:
             request_id=request_id,
             endless=call.method == LISTEN,
         )
-        mirrored = headers if headers is not None and call.method == _CALL else None
         exchange.handles = self._handles
-        exchange.bind(self._seal, self._running, mirrored)
+        exchange.bind(self._seal, self._running, sent if call.method == _CALL else None)
         exchange.start()
         return None if exchange.over else exchange
 
@@ -183,9 +185,9 @@ class _ModernExchange(Exchange):
         self,
         seal: StateSeal,
         running: set[_ModernExchange],
-        mirrored: Iterable[tuple[bytes, bytes]] | None,
+        mirrored: Routing | None,
     ) -> None:
-        """What it needs beside a call; ``running`` holds it until it is over. ``mirrored`` are the
+        """What it needs beside a call; ``running`` holds it until it is over. ``mirrored`` has the
         headers in which arguments of the call may be repeated."""
         self._seal = seal
         self._running = running
@@ -221,19 +223,19 @@ class _ModernExchange(Exchange):
     def _rung_5(self, lease: Lease) -> str | None:
         """What of the headers does not fit the arguments (server/tools#x-mcp-header). Checked for
         every server whose schema is known, for its clients have seen the schema too."""
-        params = self.call.params
-        if self._mirrored is None or params is None:
+        params, sent = self.call.params, self._mirrored
+        if sent is None or params is None:
             return None
-        name = _text.decode(params.get("name", Raw(b'""')))  # rung 2 has seen that it is a string
-        schema = lease.peer.tool_schema(name)
-        fields = () if schema is None else mirrored_fields(schema)
-        if isinstance(fields, Invalid):
-            return None
-        return check(fields, params.get("arguments"), self._mirrored)
+        fields = lease.peer.mirrored(sent.name or "")  # the tool's: rung 2 has compared them
+        return check(fields, params.get("arguments"), sent.headers) if fields else None
 
     def answered(self, message: bytes, upstream_id: int) -> None:
         caller, server_id = self.permit.principal.key_id, self.permit.entry.spec.id
-        message = _between_hops(self._seal.sealed(caller, server_id, self.call, message))
+        message = self._seal.sealed(caller, server_id, self.call, message)
+        if _ERROR in message:
+            message = _between_hops(message)
+            if isinstance(self.sink, DeferredSink):
+                self.sink.status = _STATUS.get(_code_of(message), 200)
         self._running.discard(self)
         super().answered(message, upstream_id)
 
@@ -250,9 +252,6 @@ class _HttpSink(DeferredSink):
     """Errors of the server that have a status of their own get it while that is possible."""
 
     __slots__ = ()
-
-    def answer(self, data: bytes) -> None:
-        self.answer_with(data, _status_of(data))
 
     def fail(self, error: GatewayError) -> None:
         super().fail(era_refusal(error))
@@ -271,14 +270,8 @@ def era_refusal(error: GatewayError) -> GatewayError:
     return refusal
 
 
-def _status_of(message: bytes) -> int:
-    return _STATUS.get(_code_of(message), 200)
-
-
 def _code_of(message: bytes) -> int:
     """The code of an error response, 0 for anything else."""
-    if b'"error"' not in message:
-        return 0
     try:
         error = _response.decode(message).error
     except msgspec.DecodeError:

@@ -16,12 +16,12 @@ from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.errors import Busy, GatewayError, InvalidParams, InvalidRequest, NotFound
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Handshake, Manner, Question
 from open_mcp_gateway.pipeline import narrowing, notices
-from open_mcp_gateway.pipeline.agreement import manner_for, string_in
+from open_mcp_gateway.pipeline.agreement import for_upstream, manner_for, string_in
 from open_mcp_gateway.pipeline.backlog import Backlog
 from open_mcp_gateway.pipeline.errand import Errand, Means
 from open_mcp_gateway.pipeline.hub import LEVELS, Hub
 from open_mcp_gateway.pipeline.questions import Channel, Questions
-from open_mcp_gateway.pipeline.session_exchange import Opening, SessionExchange, for_upstream
+from open_mcp_gateway.pipeline.session_exchange import Opening, SessionExchange
 from open_mcp_gateway.pipeline.sink import Sink
 from open_mcp_gateway.protocol.faults import INTERNAL_ERROR
 from open_mcp_gateway.protocol.jsonrpc import Call, Incoming, response
@@ -31,6 +31,8 @@ MAX_RUNNING: Final = 1000
 """Requests of one session without an answer; more get Busy."""
 
 MAX_SUBSCRIPTIONS: Final = 1000
+
+_REMEMBERED: Final = frozenset({"logging/setLevel", "resources/subscribe", "resources/unsubscribe"})
 
 
 class ClientSession:
@@ -58,6 +60,9 @@ class ClientSession:
         self._running: dict[bytes, SessionExchange] = {}
         self._questions = Questions(means.clock)
         self._hub: Hub | None = None
+        self._attached: Lease | None = None
+        """Whose server ``_hub`` listens to."""
+
         self._holding: Lease | None = None
 
     @property
@@ -98,7 +103,6 @@ class ClientSession:
         if len(self._running) >= MAX_RUNNING:
             raise Busy("too many requests of this session are in flight", retry_after_s=1)
         self.means.handles.check(self.permit.principal.key_id, self.permit.entry.spec.id, call)
-        narrowing.check(self.permit, call)  # before the session remembers anything of it
         exchange = self._exchange(call, sink, request_id)
         if exchange is not None:
             self._running[raw_id] = exchange
@@ -118,6 +122,10 @@ class ClientSession:
     def _exchange(self, call: Call, sink: Sink, request_id: str) -> SessionExchange | None:
         """What is to be sent; None where the server must not or need not hear of it, because other
         sessions share its connection."""
+        if call.method in _REMEMBERED:
+            narrowing.check(self.permit, call)  # before the session remembers anything of it
+        if call.params is not None and "_meta" in call.params:
+            call = for_upstream(call)  # may refuse, so that nothing is remembered of it either
         params, then = call.params or {}, None
         if call.method == "logging/setLevel":
             level = string_in(params, "level")
@@ -125,13 +133,14 @@ class ClientSession:
             if needed is None:
                 self.level = level
                 return None
-            call = Call(call.method, call.id, {**params, "level": _raw(needed)})
+            params = {**params, "level": _raw(needed)}
+            call = Call(call.method, call.id, params, progress_token=call.progress_token)
             then = self._levelled(level, needed)
         elif call.method == "resources/subscribe":
             then = self._subscribe(string_in(params, "uri"))
         elif call.method == "resources/unsubscribe" and self._unsubscribe(string_in(params, "uri")):
             return None
-        return SessionExchange(self, for_upstream(call), sink, request_id, then=then)
+        return SessionExchange(self, call, sink, request_id, then=then)
 
     def notification(self, call: Call) -> None:
         """Pass on what concerns the server; what concerns a request goes under its upstream id."""
@@ -300,10 +309,13 @@ class ClientSession:
 
     def _attach(self, lease: Lease) -> Hub:
         """Hear what this connection's server says."""
+        if lease is self._attached and self._hub is not None:
+            return self._hub
         hub = lease.peer.audience
         if not isinstance(hub, Hub):
             hub = Hub(lease.peer, exclusive=bool(self.manner.owner))
             lease.peer.attend(hub)
+        self._attached = lease
         if hub is not self._hub:
             earlier, self._hub = self._hub, hub
             hub.add(self)
@@ -349,7 +361,8 @@ class ClientSession:
     def began(self, lease: Lease) -> Hub:
         """See ``Owner``."""
         hub = self._attach(lease)
-        self._hold(lease)
+        if self.subscriptions or self._holding is not None:
+            self._hold(lease)
         hub.began(self)
         return hub
 

@@ -19,7 +19,6 @@ from open_mcp_gateway.pipeline.sink import Sink, Waiting
 from open_mcp_gateway.protocol.eras import Era
 from open_mcp_gateway.protocol.faults import INTERNAL_ERROR
 from open_mcp_gateway.protocol.jsonrpc import Call, decode_incoming, response
-from open_mcp_gateway.protocol.meta import PROGRESS_TOKEN, read_meta, without_connection_owned
 from open_mcp_gateway.supervisor.lease import Lease
 
 
@@ -82,13 +81,15 @@ class SessionExchange(Exchange):
     def answered(self, message: bytes, upstream_id: int) -> None:
         if self._then is not None:
             self._tell(done=decode_incoming(message).error is UNSET)
-        self._leave()
+        self._owner.ended(self)
+        self._leave_hub()
         super().answered(message, upstream_id)
         self._owner.settled()
 
     def fail(self, error: GatewayError) -> None:
         self._tell(done=False)
-        self._leave()
+        self._owner.ended(self)
+        self._leave_hub()
         super().fail(error)
         self._owner.settled()
 
@@ -113,7 +114,8 @@ class SessionExchange(Exchange):
 
     def _stop(self, reason: str) -> None:
         self._tell(done=False)
-        self._leave()
+        self._owner.ended(self)
+        self._leave_hub()
         super().cancel(reason)
 
     def asked(self, question: Question) -> None:
@@ -135,10 +137,6 @@ class SessionExchange(Exchange):
         then, self._then = self._then, None
         if then is not None:
             then(done)
-
-    def _leave(self) -> None:
-        self._owner.ended(self)
-        self._leave_hub()
 
     def _leave_hub(self) -> None:
         hub, self.hub = self.hub, None
@@ -190,11 +188,3 @@ class Opening(Errand):
         if not self.over:
             self.abandon()
             self.fail(error)
-
-
-def for_upstream(call: Call) -> Call:
-    """The call with the progress token taken out of ``_meta``, to be replaced by the peer's own."""
-    if call.params is None or "_meta" not in call.params:
-        return call
-    token = read_meta(call.params or {}).get(PROGRESS_TOKEN)
-    return Call(call.method, call.id, without_connection_owned(call.params), progress_token=token)

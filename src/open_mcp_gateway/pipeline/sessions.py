@@ -12,7 +12,7 @@ from open_mcp_gateway.auth.principal import Principal
 from open_mcp_gateway.errors import Busy, NotFound
 from open_mcp_gateway.names import KeyId, ServerId
 from open_mcp_gateway.pipeline.errand import Means
-from open_mcp_gateway.pipeline.reply import Outlet
+from open_mcp_gateway.pipeline.reply import Headers, Outlet
 from open_mcp_gateway.pipeline.session import ClientSession
 from open_mcp_gateway.pipeline.sink import HOLD_OPEN_S
 from open_mcp_gateway.pipeline.streamlog import StreamLog
@@ -39,6 +39,9 @@ class HttpSession:
     def __init__(self, core: ClientSession, principal: Principal) -> None:
         self.core = core
         self.principal = principal
+        self.headers: Headers = ((b"mcp-session-id", core.session_id.encode("ascii")),)
+        """What every answer carries."""
+
         self.standalone = StreamLog(0)
         """What belongs to no request; read by GET."""
 
@@ -121,7 +124,7 @@ class Sessions:
         self._counts: Counter[KeyId] = Counter()
         """By key, those too that are still being opened."""
 
-    def open(self, principal: Principal, permit: Permit) -> HttpSession:
+    def open(self, permit: Permit) -> HttpSession:
         """A new session, not to be found before ``register``; ``end`` it if it comes to nothing.
 
         Clients that vanished must not keep those that come out: of too many sessions, the one that
@@ -130,6 +133,7 @@ class Sessions:
         Raises:
             Busy: this key has too many, and all are in use.
         """
+        principal = permit.principal
         if self._counts[principal.key_id] >= MAX_SESSIONS_PER_KEY:
             self._make_room(principal.key_id)
         if self._counts[principal.key_id] >= MAX_SESSIONS_PER_KEY:
@@ -156,15 +160,17 @@ class Sessions:
         if not session.core.closed:
             self._sessions[session.session_id] = session
 
-    def find(self, principal: Principal, permit: Permit, session_id: str) -> HttpSession:
+    def find(self, permit: Permit, session_id: str) -> HttpSession:
         """
         Raises:
             NotFound: unknown, ended, of another server, or somebody else's; all the same.
         """
         session = self._sessions.get(session_id)
+        if session is not None and session.core.permit is permit:
+            return session  # was found by it before, or opened
         if (
             session is None
-            or session.principal != principal
+            or session.principal != permit.principal
             or session.core.permit.entry.spec.id != permit.entry.spec.id
         ):
             raise NotFound("Session not found")

@@ -74,13 +74,15 @@ class DeferredSink(Waiting):
     Deciding late keeps the HTTP status of errors that come first (2026-07-28 basic/transports).
     """
 
-    __slots__ = ("_headers", "_outlet", "_request_id", "_responder")
+    __slots__ = ("_headers", "_outlet", "_request_id", "_responder", "status")
 
     def __init__(self, responder: Responder, request_id: str, headers: Headers = ()) -> None:
         self._responder = responder
         self._request_id = request_id
         self._headers = headers
         self._outlet: Outlet | None = None
+        self.status = 200
+        """With what the answer comes, as long as that can still be said."""
 
     def message(self, data: bytes) -> None:
         self._stream().send(encode_event(data))
@@ -101,12 +103,8 @@ class DeferredSink(Waiting):
         question.refuse(METHOD_NOT_FOUND, "requests to the client do not exist in this revision")
 
     def answer(self, data: bytes) -> None:
-        self.answer_with(data, 200)
-
-    def answer_with(self, data: bytes, status: int) -> None:
-        """The answer with another status than 200, as long as that can still be said."""
         if self._outlet is None:
-            self._responder.respond(Reply(status, data, self._headers))
+            self._responder.respond(Reply(self.status, data, self._headers))
         else:
             self._outlet.send(encode_event(data))
             self._outlet.close()

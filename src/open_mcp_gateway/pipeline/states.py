@@ -48,9 +48,10 @@ class StateSeal:
         Raises:
             InvalidParams: not sealed here for this caller and request, or too long ago.
         """
-        params, owner = call.params, f"{caller}\0{server_id}\0{call.method}"
+        params = call.params
         if params is None or _MEMBER not in params:
             return call
+        owner = f"{caller}\0{server_id}\0{call.method}"
         try:
             prefix, until, mac, state = _text.decode(params[_MEMBER]).split(".", 3)
             expected = self._mac(owner, params, until, state)

@@ -9,15 +9,19 @@ from __future__ import annotations
 from open_mcp_gateway.errors import InvalidRequest
 from open_mcp_gateway.protocol.eras import LEGACY_VERSIONS, Era
 from open_mcp_gateway.protocol.jsonrpc import Params
-from open_mcp_gateway.protocol.meta import PROTOCOL_VERSION, read_meta
+from open_mcp_gateway.protocol.meta import PROTOCOL_VERSION, members_of
+from open_mcp_gateway.protocol.repeated import remembered
 
 
 def claims_modern(params: Params | None) -> bool:
     """Whether the request names its own protocol revision, as every stateless one does."""
-    if params is None or "_meta" not in params:
-        return False
+    return params is not None and "_meta" in params and _names_revision(bytes(params["_meta"]))
+
+
+@remembered
+def _names_revision(meta: bytes) -> bool:
     try:
-        return PROTOCOL_VERSION in read_meta(params)
+        return PROTOCOL_VERSION in members_of(meta)
     except InvalidRequest:
         return False  # the era that is found another way says what is wrong with it
 
@@ -31,10 +35,8 @@ def era_of(method: str, params: Params | None, version_header: str | None) -> Er
        the ladder refuses it.
     4. Everything else belongs to a session, or to the revision that knew no header (2025-03-26).
     """
-    if claims_modern(params):
+    # What the header decides comes out the same whatever is claimed, and is quicker to see.
+    by_header = version_header is not None and version_header not in LEGACY_VERSIONS
+    if by_header and method != "initialize":
         return Era.MODERN
-    if method == "initialize":
-        return Era.LEGACY
-    if version_header is not None and version_header not in LEGACY_VERSIONS:
-        return Era.MODERN
-    return Era.LEGACY
+    return Era.MODERN if claims_modern(params) else Era.LEGACY

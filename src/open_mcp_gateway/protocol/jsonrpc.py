@@ -38,8 +38,8 @@ class Call(Struct, frozen=True):
     progress_token: Raw | None = None
     """The caller's own, as raw JSON; None when it wants no progress."""
 
-    capabilities: Raw | None = None
-    """What a stateless caller says it can be asked for; None: nothing."""
+    capabilities: bytes | None = None
+    """What a stateless caller says it can be asked for, as raw JSON; None: nothing."""
 
     log_level: Raw | None = None
     """From which level on a stateless caller wants log messages; None: none at all."""

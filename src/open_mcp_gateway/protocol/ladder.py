@@ -7,7 +7,6 @@ come later on the way.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -21,16 +20,20 @@ from open_mcp_gateway.errors import (
     UnsupportedVersion,
 )
 from open_mcp_gateway.protocol.eras import MODERN_VERSIONS
-from open_mcp_gateway.protocol.headers import NAMED_BY, decode_value
-from open_mcp_gateway.protocol.jsonrpc import Call, Params
+from open_mcp_gateway.protocol.headers import METHOD, NAME, NAMED_BY
+from open_mcp_gateway.protocol.headers import PROTOCOL_VERSION as VERSION
+from open_mcp_gateway.protocol.jsonrpc import Call
 from open_mcp_gateway.protocol.meta import (
     CLIENT_CAPABILITIES,
     LOG_LEVEL,
     PROGRESS_TOKEN,
     PROTOCOL_VERSION,
-    read_meta,
-    without_connection_owned,
+    members_of,
+    not_owned,
+    with_meta,
 )
+from open_mcp_gateway.protocol.repeated import remembered
+from open_mcp_gateway.protocol.routing import Routing
 
 REMOVED: Final = frozenset(
     {
@@ -48,128 +51,115 @@ REMOVED: Final = frozenset(
 _LEVELS: Final = frozenset(
     {"debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"}
 )
-_VERSION_HEADER: Final = b"mcp-protocol-version"
-_METHOD_HEADER: Final = b"mcp-method"
-_NAME_HEADER: Final = b"mcp-name"
-_OWS: Final = b" \t"
 
 _text = msgspec.json.Decoder(str)
 _object = msgspec.json.Decoder(dict[str, Raw])
 
 
-class ModernRequest(Struct, frozen=True):
-    """A request that passed; ``call`` carries what is sent on, without connection-owned members."""
+class _Claims(Struct, frozen=True, kw_only=True):
+    """What a request says of itself and its sender in ``_meta``."""
 
-    call: Call
     version: str
+    capabilities: bytes
+    progress_token: Raw | None
+    log_level: Raw | None
+    level_known: bool
+    rest: Raw | None
+    """What of ``_meta`` is sent on."""
 
 
-def climb(call: Call, headers: Iterable[tuple[bytes, bytes]] | None) -> ModernRequest:
-    """Check one request; ``headers`` is None on stdio, where there are none to compare.
+def climb(call: Call, sent: Routing | None) -> Call:
+    """Check one request; ``sent`` is None on stdio, where there are no headers to compare.
+
+    Gives what is sent on, without connection-owned members.
 
     Raises:
         InvalidParams, HeaderMismatch, UnsupportedVersion, UnknownMethod: rungs 1 to 4.
     """
-    meta = _rung_1_meta(call)
-    version = _version(meta)
-    if headers is not None:
-        _rung_2_headers(call, version, headers)
-    if version not in MODERN_VERSIONS:
+    params = call.params or {}
+    claims = _claims(bytes(params.get("_meta", b"{}")))
+    if sent is not None:
+        _rung_2_headers(call, claims.version, sent)
+    if claims.version not in MODERN_VERSIONS:
         raise UnsupportedVersion(
-            "Unsupported protocol version", supported=MODERN_VERSIONS, requested=version
+            "Unsupported protocol version", supported=MODERN_VERSIONS, requested=claims.version
         )
     if call.method in REMOVED:
         raise UnknownMethod(f"Method not found: {call.method}")
-    sent = Call(
+    if not claims.level_known:
+        raise InvalidParams(f"'{LOG_LEVEL}' must be one of {', '.join(sorted(_LEVELS))}")
+    return Call(
         call.method,
         call.id,
-        without_connection_owned(call.params),
-        progress_token=meta.get(PROGRESS_TOKEN),
-        capabilities=meta[CLIENT_CAPABILITIES],
-        log_level=_log_level(meta),
+        with_meta(params, claims.rest),
+        progress_token=claims.progress_token,
+        capabilities=claims.capabilities,
+        log_level=claims.log_level,
     )
-    return ModernRequest(sent, version)
 
 
-def _rung_1_meta(call: Call) -> Params:
+@remembered
+def _claims(meta: bytes) -> _Claims:
+    """Rung 1. Raises InvalidParams."""
     try:
-        meta = read_meta(call.params or {})
+        members = members_of(meta)
     except InvalidRequest as error:
         raise InvalidParams(error.public) from error
     for name in (PROTOCOL_VERSION, CLIENT_CAPABILITIES):
-        if name not in meta:
+        if name not in members:
             raise InvalidParams(f"params._meta lacks '{name}'")
     try:
-        _object.decode(meta[CLIENT_CAPABILITIES])
+        _object.decode(members[CLIENT_CAPABILITIES])
     except msgspec.DecodeError as error:
         raise InvalidParams(f"'{CLIENT_CAPABILITIES}' must be an object") from error
-    return meta
-
-
-def _version(meta: Params) -> str:
     try:
-        return _text.decode(meta[PROTOCOL_VERSION])
+        version = _text.decode(members[PROTOCOL_VERSION])
     except msgspec.DecodeError as error:
         raise InvalidParams(f"'{PROTOCOL_VERSION}' must be a string") from error
+    level = members.get(LOG_LEVEL)
+    return _Claims(
+        version=version,
+        capabilities=bytes(members[CLIENT_CAPABILITIES]),
+        progress_token=members.get(PROGRESS_TOKEN),
+        log_level=level,
+        level_known=level is None or _is_level(level),
+        rest=not_owned(members),
+    )
 
 
-def _log_level(meta: Params) -> Raw | None:
-    raw = meta.get(LOG_LEVEL)
-    if raw is None:
-        return None
+def _is_level(raw: Raw) -> bool:
     try:
-        known = _text.decode(raw) in _LEVELS
+        return _text.decode(raw) in _LEVELS
     except msgspec.DecodeError:
-        known = False
-    if not known:
-        raise InvalidParams(f"'{LOG_LEVEL}' must be one of {', '.join(sorted(_LEVELS))}")
-    return raw
+        return False
 
 
-def _rung_2_headers(call: Call, version: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
-    sent = _routing_headers(headers)
-    _compare(sent, _VERSION_HEADER, version)
-    _compare(sent, _METHOD_HEADER, call.method)
+def _rung_2_headers(call: Call, version: str, sent: Routing) -> None:
+    if sent.twice is not None:
+        raise HeaderMismatch(f"{sent.twice} is there twice")
+    if sent.version != version:
+        raise _mismatch(VERSION, sent.version)
+    if sent.method != call.method:
+        raise _mismatch(METHOD, sent.method)
     member = NAMED_BY.get(call.method)
     if member is None:
         return
     raw = (call.params or {}).get(member)
     if raw is None:
-        if _NAME_HEADER in sent:
-            raise HeaderMismatch(f"Mcp-Name is there, but params.{member} is not")
+        if sent.name is not None or sent.bad_name is not None:
+            raise HeaderMismatch(f"{NAME} is there, but params.{member} is not")
         return
     try:
         name = _text.decode(raw)
     except msgspec.DecodeError as error:
         raise InvalidParams(f"'params.{member}' must be a string") from error
-    _compare(sent, _NAME_HEADER, name)
+    if sent.bad_name is not None:
+        raise HeaderMismatch(f"{NAME} is {sent.bad_name}")
+    if sent.name != name:
+        raise _mismatch(NAME, sent.name)
 
 
-def _routing_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    sent: dict[bytes, bytes] = {}
-    for name, value in headers:
-        if name in (_VERSION_HEADER, _METHOD_HEADER, _NAME_HEADER):
-            if name in sent:
-                raise HeaderMismatch(f"{_shown(name)} is there twice")
-            sent[name] = value.strip(_OWS)
-    return sent
-
-
-def _compare(sent: dict[bytes, bytes], name: bytes, expected: str) -> None:
-    value = sent.get(name)
-    if value is None:
-        raise HeaderMismatch(f"{_shown(name)} is required")
-    text = value.decode("latin-1")
-    if name == _NAME_HEADER:
-        try:
-            text = decode_value(text)
-        except ValueError as error:
-            raise HeaderMismatch(f"{_shown(name)} is {error}") from error
-    if text != expected:
-        raise HeaderMismatch(f"{_shown(name)} does not match the body")
-
-
-def _shown(name: bytes) -> str:
-    return {_VERSION_HEADER: "MCP-Protocol-Version", _METHOD_HEADER: "Mcp-Method"}.get(
-        name, "Mcp-Name"
+def _mismatch(header: str, value: str | None) -> HeaderMismatch:
+    return HeaderMismatch(
+        f"{header} {'is required' if value is None else 'does not match the body'}"
     )

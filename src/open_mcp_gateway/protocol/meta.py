@@ -5,11 +5,14 @@ Spec: 2026-07-28 basic#_meta; 2025-11-25 basic#_meta and basic/utilities/progres
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 from msgspec import Raw
 
 from open_mcp_gateway.errors import InvalidRequest
 from open_mcp_gateway.protocol.jsonrpc import Params, encode
+from open_mcp_gateway.protocol.repeated import remembered
 
 PROTOCOL_VERSION = "io.modelcontextprotocol/protocolVersion"
 CLIENT_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
@@ -34,15 +37,10 @@ def without_connection_owned(params: Params | None) -> Params | None:
     """
     if params is None or "_meta" not in params:
         return params
-    meta = read_meta(params)
-    kept = {name: value for name, value in meta.items() if name not in CONNECTION_OWNED}
-    rest = {name: value for name, value in params.items() if name != "_meta"}
-    if kept:
-        rest["_meta"] = Raw(encode(kept))
-    return rest
+    return with_meta(params, not_owned(read_meta(params)))
 
 
-def read_meta(params: Params) -> Params:
+def read_meta(params: Params) -> Mapping[str, Raw]:
     """The members of ``params._meta``; empty when there is none.
 
     Raises:
@@ -51,10 +49,35 @@ def read_meta(params: Params) -> Params:
     raw = params.get("_meta")
     if raw is None:
         return {}
+    return members_of(bytes(raw))
+
+
+@remembered
+def members_of(meta: bytes) -> Mapping[str, Raw]:
+    """The members of ``_meta``, given as JSON.
+
+    Raises:
+        InvalidRequest: it is not an object.
+    """
     try:
-        return _members.decode(raw)
+        return _members.decode(meta)
     except msgspec.DecodeError as error:
         raise InvalidRequest("'params._meta' must be a JSON object") from error
+
+
+def not_owned(meta: Mapping[str, Raw]) -> Raw | None:
+    """What of ``_meta`` is sent on: its members without the connection-owned ones, if any."""
+    kept = {name: value for name, value in meta.items() if name not in CONNECTION_OWNED}
+    return Raw(encode(kept)) if kept else None
+
+
+def with_meta(params: Params, meta: Raw | None) -> Params:
+    """``params`` with another ``_meta`` in place of its own; None for none."""
+    changed = {**params}
+    changed.pop("_meta", None)
+    if meta is not None:
+        changed["_meta"] = meta
+    return changed
 
 
 def modern_meta(version: str, capabilities: bytes, client_info: bytes) -> Params:

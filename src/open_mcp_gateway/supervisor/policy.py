@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+from functools import lru_cache
 from typing import Final, TypeAlias, final
 
 from msgspec import Struct
@@ -50,6 +51,9 @@ class InstanceKey(Struct, frozen=True, cache_hash=True):
     """How it is opened."""
 
 
+_key: Final = lru_cache(4096)(InstanceKey)
+"""Kept, because the same few are looked up by every request; the same one is found faster."""
+
 SHARED_KEY: Final = InstanceKey(Isolation.SHARED.value, COMMON)
 
 
@@ -94,8 +98,8 @@ def key_of(
             return SHARED_KEY
         # What one client session owns is no more everybody's than the session itself.
         of: Of = principal.holder if manner.owner else COMMON
-        return InstanceKey(SHARED_KEY.scope, of, manner)
-    return InstanceKey(scope_of(entry, principal, default), principal.holder, manner)
+        return _key(SHARED_KEY.scope, of, manner)
+    return _key(scope_of(entry, principal, default), principal.holder, manner)
 
 
 def fits(key: InstanceKey, entry: CatalogEntry, default: Isolation) -> bool:

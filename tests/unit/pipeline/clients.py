@@ -20,6 +20,7 @@ from open_mcp_gateway.protocol.jsonrpc import (
     decode_incoming,
     decode_message,
 )
+from open_mcp_gateway.protocol.mirrored import NOTHING, Fields
 from tests.unit.pipeline.exchanges import Desk, HandLease, HandPeer
 
 MODERN_HANDSHAKE = Handshake(era=Era.MODERN, version="2026-07-28", result=b"{}")
@@ -95,15 +96,15 @@ class Asked:
         self.refusals.append(text)
 
 
-class SchemaPeer(HandPeer):
-    """Knows the schemas of tools."""
+class ToolPeer(HandPeer):
+    """Knows what its tools want repeated in headers."""
 
     def __init__(self, handshake: Handshake = MODERN_HANDSHAKE) -> None:
         super().__init__(handshake)
-        self.schemas: dict[str, bytes] = {}
+        self.fields: dict[str, Fields] = {}
 
-    def tool_schema(self, name: str) -> bytes | None:
-        return self.schemas.get(name)
+    def mirrored(self, tool: str) -> Fields:
+        return self.fields.get(tool, NOTHING)
 
     def answer(self, message: dict[str, Any]) -> None:
         """The answer to the earliest call in flight."""

@@ -22,6 +22,7 @@ from open_mcp_gateway.pipeline.forward import Forwarder
 from open_mcp_gateway.pipeline.reply import Headers, Outlet, Reply
 from open_mcp_gateway.protocol.eras import LATEST_LEGACY, Era
 from open_mcp_gateway.protocol.jsonrpc import Call, Incoming
+from open_mcp_gateway.protocol.mirrored import Fields
 from tests.unit.supervisor.memory import principal, snapshot_of, spec
 from tests.unit.supervisor.virtual_time import LoopClock
 
@@ -95,8 +96,8 @@ class HandPeer:
     def attend(self, audience: Audience) -> None:
         self.audience = audience
 
-    def tool_schema(self, name: str) -> bytes | None:
-        raise AssertionError(name)
+    def mirrored(self, tool: str) -> Fields:
+        raise AssertionError(tool)
 
     async def probe(self) -> None: ...
 

@@ -25,7 +25,9 @@ from open_mcp_gateway.pipeline.errand import Means
 from open_mcp_gateway.pipeline.modern import ModernFace, declares_tasks, era_refusal
 from open_mcp_gateway.pipeline.reply import Headers, Reply
 from open_mcp_gateway.pipeline.states import StateSeal
-from tests.unit.pipeline.clients import HandSink, OwnerDesk, SchemaPeer, call
+from open_mcp_gateway.protocol.mirrored import NOTHING, Invalid, mirrored_fields
+from open_mcp_gateway.protocol.routing import Routing, routing_of
+from tests.unit.pipeline.clients import HandSink, OwnerDesk, ToolPeer, call
 from tests.unit.pipeline.exchanges import HANDSHAKE, Caller, HandLease
 from tests.unit.supervisor.memory import principal, snapshot_of, spec
 from tests.unit.supervisor.virtual_time import LoopClock
@@ -49,22 +51,23 @@ class Place:
     sinks: list[HandSink] = field(default_factory=list)
 
     @property
-    def peer(self) -> SchemaPeer:
+    def peer(self) -> ToolPeer:
         assert self.desk.running is not None
-        assert isinstance(self.desk.running.peer, SchemaPeer)
+        assert isinstance(self.desk.running.peer, ToolPeer)
         return self.desk.running.peer
 
     def ask(self, method: str, *, headers: Headers | None = None, **params: Any) -> HandSink:
         permit = authorize_by_id(principal(), Permission.MCP_CALL, snapshot_of(spec("a")), "a")
         sink = HandSink()
-        self.face.take(permit, call(method, **params, _meta=META), headers, sink, "r")
+        sent = None if headers is None else routing_of(headers)
+        self.face.take(permit, call(method, **params, _meta=META), sent, sink, "r")
         return sink
 
 
 @asynccontextmanager
-async def place(peer: SchemaPeer | None = None) -> AsyncIterator[Place]:
+async def place(peer: ToolPeer | None = None) -> AsyncIterator[Place]:
     async with anyio.create_task_group() as tasks:
-        desk, clock = OwnerDesk(HandLease(peer or SchemaPeer())), LoopClock()
+        desk, clock = OwnerDesk(HandLease(peer or ToolPeer())), LoopClock()
         means = Means(desk, tasks, clock, request_timeout_s=30, max_request_s=600)
         yield Place(desk, ModernFace(means, means.handles, StateSeal(clock)))
         tasks.cancel_scope.cancel()
@@ -105,7 +108,7 @@ async def test_what_waits_for_long_is_held_open() -> None:
 
 
 async def test_a_server_of_the_other_era() -> None:
-    async with place(SchemaPeer(HANDSHAKE)) as here:
+    async with place(ToolPeer(HANDSHAKE)) as here:
         sink = here.ask("tools/list")
         assert isinstance(sink.errors[0], EraNotSpoken)
         refusal = era_refusal(sink.errors[0])
@@ -129,7 +132,8 @@ async def test_a_server_of_the_other_era() -> None:
 )
 async def test_mirrored_arguments(schema: bytes, params: dict[str, Any], fits: bool) -> None:
     async with place() as here:
-        here.peer.schemas["t"] = schema
+        fields = mirrored_fields(schema)
+        here.peer.fields["t"] = NOTHING if isinstance(fields, Invalid) else fields
         name = params["name"] if isinstance(params["name"], str) else "t"
         headers = (
             (b"mcp-protocol-version", b"2026-07-28"),
@@ -176,9 +180,11 @@ async def test_errors_of_the_server_have_a_status(error: Any, status: int) -> No
         permit = authorize_by_id(principal(), Permission.MCP_CALL, snapshot_of(spec("a")), "a")
         caller = Caller()
         headers = ((b"mcp-protocol-version", b"2026-07-28"), (b"mcp-method", b"x/y"))
-        here.face.serve(permit, call("x/y", _meta=META), headers, caller, "r")
+        here.face.serve(permit, call("x/y", _meta=META), routing_of(headers), caller, "r")
         here.peer.answer({"error": error})
         assert caller.reply.status == status
         notified = Caller()
-        assert here.face.serve(permit, call("notifications/x", None), (), notified, "r") is None
+        assert (
+            here.face.serve(permit, call("notifications/x", None), Routing(), notified, "r") is None
+        )
         assert notified.reply == Reply(202)

@@ -39,7 +39,7 @@ from tests.unit.pipeline.clients import (
     Asked,
     HandSink,
     OwnerDesk,
-    SchemaPeer,
+    ToolPeer,
     audience_of,
     call,
     channel_of,
@@ -62,9 +62,9 @@ class Place:
     made: int = 0
 
     @property
-    def peer(self) -> SchemaPeer:
+    def peer(self) -> ToolPeer:
         assert self.desk.running is not None
-        assert isinstance(self.desk.running.peer, SchemaPeer)
+        assert isinstance(self.desk.running.peer, ToolPeer)
         return self.desk.running.peer
 
     def session(self, **settings: Any) -> ClientSession:
@@ -81,7 +81,7 @@ class Place:
 
 
 def lease() -> HandLease:
-    return HandLease(SchemaPeer(HANDSHAKE))
+    return HandLease(ToolPeer(HANDSHAKE))
 
 
 @asynccontextmanager
@@ -177,7 +177,7 @@ async def test_an_opening_that_fails_can_be_tried_again(owned: bool) -> None:
 
 
 async def test_a_stateless_server_has_no_sessions() -> None:
-    async with place(HandLease(SchemaPeer(MODERN_HANDSHAKE))) as here:
+    async with place(HandLease(ToolPeer(MODERN_HANDSHAKE))) as here:
         session, sink = here.session(interactive=False), HandSink()
         session.take(initialize(), sink, "r")
         assert sink.errors[0].data == {"supported": ["2026-07-28"], "requested": "2025-11-25"}
@@ -262,7 +262,7 @@ async def test_a_peer_that_is_gone_is_waited_for() -> None:
         here.desk.go_on.set()
         sink = asked(session, "tools/list")
         await anyio.wait_all_tasks_blocked()
-        assert isinstance(new.peer, SchemaPeer)
+        assert isinstance(new.peer, ToolPeer)
         new.peer.answer({"result": {}})
         assert len(sink.answers) == 1
 
@@ -551,7 +551,7 @@ async def test_a_new_process_is_told_and_held() -> None:
     async with place(lease()) as here:
         old = here.desk.running
         assert old is not None
-        assert isinstance(old.peer, SchemaPeer)
+        assert isinstance(old.peer, ToolPeer)
         session = here.opened()
         asked(session, "resources/subscribe", 1, uri="u")
         old.peer.answer({"result": {}})

@@ -58,44 +58,44 @@ def permit(server_id: str = "a", who: Principal | None = None) -> Permit:
 
 
 def opened(place: Sessions) -> HttpSession:
-    session = place.open(principal(), permit())
+    session = place.open(permit())
     place.register(session)
     return session
 
 
 async def test_whose_it_is() -> None:
     async with registry() as place:
-        session = place.open(principal(), permit())
+        session = place.open(permit())
         with pytest.raises(NotFound):
-            place.find(principal(), permit(), session.session_id)
+            place.find(permit(), session.session_id)
         place.register(session)
         fresh = permit()
-        assert place.find(principal(), fresh, session.session_id) is session
+        assert place.find(fresh, session.session_id) is session
         assert session.core.permit is fresh
-        for who, where, session_id in (
-            (OTHER, permit(who=OTHER), session.session_id),
-            (principal(), permit("b"), session.session_id),
-            (principal(), permit(), "x"),
+        for where, session_id in (
+            (permit(who=OTHER), session.session_id),
+            (permit("b"), session.session_id),
+            (permit(), "x"),
         ):
             with pytest.raises(NotFound):
-                place.find(who, where, session_id)
+                place.find(where, session_id)
         place.end(session)
         place.end(session)
         place.register(session)  # too late
         with pytest.raises(NotFound):
-            place.find(principal(), permit(), session.session_id)
+            place.find(permit(), session.session_id)
 
 
 async def test_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "MAX_SESSIONS_PER_KEY", 2)
     async with registry() as place:
-        first, _ = (place.open(principal(), permit()) for _ in range(2))
+        first, _ = (place.open(permit()) for _ in range(2))
         with pytest.raises(Busy):
-            place.open(principal(), permit())
-        other = place.open(OTHER, permit(who=OTHER))
+            place.open(permit())
+        other = place.open(permit(who=OTHER))
         place.end(first)
         place.end(other)
-        place.open(principal(), permit())
+        place.open(permit())
 
 
 def is_open(session: HttpSession) -> bool:
@@ -105,7 +105,7 @@ def is_open(session: HttpSession) -> bool:
 async def test_those_that_nobody_uses_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "MAX_SESSIONS_PER_KEY", 3)
     async with registry() as place:
-        others = place.open(OTHER, permit(who=OTHER))
+        others = place.open(permit(who=OTHER))
         place.register(others)
         read, oldest, newer = (opened(place) for _ in range(3))
         wire = Wire()
@@ -115,18 +115,18 @@ async def test_those_that_nobody_uses_make_room(monkeypatch: pytest.MonkeyPatch)
         opened(place)
         assert not is_open(oldest)
         with pytest.raises(NotFound):
-            place.find(principal(), permit(), oldest.session_id)
+            place.find(permit(), oldest.session_id)
         assert is_open(read)
         assert is_open(newer)
         assert is_open(others)
         opened(place)
         assert not is_open(newer)
-        place.open(principal(), permit())  # still being opened: not to be ended
-        place.open(principal(), permit())
+        place.open(permit())  # still being opened: not to be ended
+        place.open(permit())
         with pytest.raises(Busy):
-            place.open(principal(), permit())
+            place.open(permit())
         read.drop_reader(read.standalone, wire)
-        place.open(principal(), permit())
+        place.open(permit())
         assert not is_open(read)
 
 

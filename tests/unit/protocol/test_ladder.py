@@ -15,6 +15,7 @@ from open_mcp_gateway.errors import (
 )
 from open_mcp_gateway.protocol.jsonrpc import Call
 from open_mcp_gateway.protocol.ladder import REMOVED, climb
+from open_mcp_gateway.protocol.routing import Routing, routing_of
 
 VERSION = "io.modelcontextprotocol/protocolVersion"
 CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
@@ -40,9 +41,15 @@ def headers(
     return pairs if name is None else [*pairs, (b"mcp-name", name.encode())]
 
 
+def headed(
+    method: str = "tools/call", name: str | None = "echo", version: str = "2026-07-28"
+) -> Routing:
+    return routing_of(headers(method, name, version))
+
+
 def test_what_passes_is_stripped_of_what_belongs_to_the_connection() -> None:
     meta = {**META, "progressToken": "t", LEVEL: "debug", "acme/x": 1}
-    sent = climb(call(meta=meta, name="echo"), headers()).call
+    sent = climb(call(meta=meta, name="echo"), headed())
     assert json.loads(bytes(sent.params["_meta"])) == {"acme/x": 1}  # type: ignore[index]
     assert bytes(sent.progress_token or b"") == b'"t"'
     assert json.loads(bytes(sent.capabilities or b"")) == {"sampling": {}}
@@ -50,7 +57,7 @@ def test_what_passes_is_stripped_of_what_belongs_to_the_connection() -> None:
 
 
 def test_without_headers_there_is_nothing_to_compare() -> None:
-    assert climb(call(name="echo"), None).version == "2026-07-28"
+    assert climb(call(name="echo"), None).method == "tools/call"
 
 
 @pytest.mark.parametrize(
@@ -69,7 +76,7 @@ def test_without_headers_there_is_nothing_to_compare() -> None:
 )
 def test_rung_1_the_meta(meta: object) -> None:
     with pytest.raises(InvalidParams):
-        climb(call(meta=meta, name="echo"), headers())
+        climb(call(meta=meta, name="echo"), headed())
 
 
 @pytest.mark.parametrize(
@@ -90,40 +97,40 @@ def test_rung_1_the_meta(meta: object) -> None:
 )
 def test_rung_2_the_headers(sent: Pairs) -> None:
     with pytest.raises(HeaderMismatch):
-        climb(call(name="echo"), sent)
+        climb(call(name="echo"), routing_of(sent))
 
 
 def test_rung_2_reads_encoded_names_and_trims_blanks() -> None:
     packed = base64.b64encode("größe".encode()).decode()
-    assert climb(call(name="größe"), headers(name=f" =?base64?{packed}?= ")).call.method
+    assert climb(call(name="größe"), headed(name=f" =?base64?{packed}?= ")).method
 
 
 def test_rung_2_a_name_header_without_a_name() -> None:
     with pytest.raises(HeaderMismatch):
-        climb(call(), headers())
+        climb(call(), headed())
     with pytest.raises(InvalidParams):
-        climb(call(name=7), headers())
-    assert climb(call(), headers(name=None)).call.method == "tools/call"
-    assert climb(call("tools/list"), headers("tools/list", name=None)).call.method == "tools/list"
+        climb(call(name=7), headed())
+    assert climb(call(), headed(name=None)).method == "tools/call"
+    assert climb(call("tools/list"), headed("tools/list", name=None)).method == "tools/list"
 
 
 def test_rung_3_the_version_comes_after_the_headers() -> None:
     meta = {**META, VERSION: "2099-01-01"}
     with pytest.raises(HeaderMismatch):
-        climb(call(meta=meta, name="echo"), headers())
+        climb(call(meta=meta, name="echo"), headed())
     with pytest.raises(UnsupportedVersion) as refusal:
-        climb(call(meta=meta, name="echo"), headers(version="2099-01-01"))
+        climb(call(meta=meta, name="echo"), headed(version="2099-01-01"))
     assert refusal.value.data == {"supported": ["2026-07-28"], "requested": "2099-01-01"}
 
 
 @pytest.mark.parametrize("method", sorted(REMOVED))
 def test_rung_4_methods_of_the_other_era(method: str) -> None:
     with pytest.raises(UnknownMethod):
-        climb(call(method), headers(method, name=None))
+        climb(call(method), headed(method, name=None))
 
 
 def test_unknown_methods_of_extensions_are_the_servers_business() -> None:
-    assert climb(call("skills/list"), headers("skills/list", name=None)).call.method
+    assert climb(call("skills/list"), headed("skills/list", name=None)).method
 
 
 @pytest.mark.parametrize("error", [InvalidParams("x"), HeaderMismatch("x"), UnknownMethod("x")])

@@ -34,6 +34,7 @@ from open_mcp_gateway.outbound.peer import (
 )
 from open_mcp_gateway.protocol.eras import LATEST_LEGACY, LATEST_MODERN, Era
 from open_mcp_gateway.protocol.jsonrpc import Call, Incoming
+from open_mcp_gateway.protocol.mirrored import Fields
 from open_mcp_gateway.supervisor.fleet import Fleet
 from open_mcp_gateway.supervisor.lease import Lease
 from open_mcp_gateway.supervisor.settings import FleetSettings
@@ -144,8 +145,8 @@ class MemoryPeer:
     def attend(self, audience: Audience) -> None:
         self.audience = audience
 
-    def tool_schema(self, name: str) -> bytes | None:
-        raise AssertionError(name)
+    def mirrored(self, tool: str) -> Fields:
+        raise AssertionError(tool)
 
     async def probe(self) -> None:
         self.probes += 1

@@ -1,0 +1,72 @@
+"""What the MCP endpoint reads in the head of a request, whatever its body says.
+
+Values only, found once for all the requests of a connection that have the same head
+(``Arrival.read``). What is decided of them depends on more and is decided each time.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+from msgspec import Struct
+
+from open_mcp_gateway.inbound.arrival import Arrival
+from open_mcp_gateway.protocol.routing import Routing, routing_of
+
+SESSION_HEADER: Final = b"mcp-session-id"
+_VERSION_HEADER: Final = b"mcp-protocol-version"
+
+MAX_ACCEPT_BYTES: Final = 1024
+"""Of an ``Accept`` header; what comes after is not looked at."""
+
+JSON: Final = b"application/json"
+EVENTS: Final = b"text/event-stream"
+
+
+class McpHead(Struct, frozen=True, kw_only=True):
+    """One head as read."""
+
+    takes_json: bool
+    takes_events: bool
+    """Whether the client takes an answer of that media type."""
+
+    session_id: str | None
+    """None unless there is one ``Mcp-Session-Id``, and only one."""
+
+    names_session: bool
+    """There is one or more."""
+
+    version: str | None
+    """``MCP-Protocol-Version``, the first if there are several."""
+
+    routing: Routing
+
+
+def mcp_head(arrival: Arrival) -> McpHead:
+    """What the head of ``arrival`` says; for ``Arrival.read``."""
+    sessions = [value for name, value in arrival.headers if name == SESSION_HEADER]
+    version = arrival.header(_VERSION_HEADER)
+    return McpHead(
+        takes_json=_takes(arrival, JSON),
+        takes_events=_takes(arrival, EVENTS),
+        session_id=sessions[0].strip().decode("latin-1") if len(sessions) == 1 else None,
+        names_session=bool(sessions),
+        version=None if version is None else version.strip().decode("latin-1"),
+        routing=routing_of(arrival.headers),
+    )
+
+
+def _takes(arrival: Arrival, media: bytes) -> bool:
+    accept = arrival.header(b"accept")
+    if accept is None or _accepts(accept[:MAX_ACCEPT_BYTES], media):
+        return True
+    lines = [value for name, value in arrival.headers if name == b"accept"]
+    return _accepts(b",".join(lines)[:MAX_ACCEPT_BYTES], media)
+
+
+@lru_cache(256)  # clients repeat theirs, also on other connections
+def _accepts(accept: bytes, media: bytes) -> bool:
+    """Source: RFC 9110 section 12.5.1; weights are not looked at."""
+    taken = {part.partition(b";")[0].strip().lower() for part in accept.split(b",")}
+    return not taken.isdisjoint({media, media.partition(b"/")[0] + b"/*", b"*/*"})
