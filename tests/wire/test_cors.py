@@ -96,13 +96,13 @@ def test_every_answer_may_be_read_by_the_page(
     assert answer.status == status
     assert answer.all("access-control-allow-origin") == ["https://app.example"]
     assert answer.listed("access-control-expose-headers") == {
-        "mcp-session-id",
-        "www-authenticate",
-        "x-request-id",
-        "retry-after",
-        "x-auth-reason",
         "etag",
         "location",
+        "mcp-session-id",
+        "retry-after",
+        "www-authenticate",
+        "x-auth-reason",
+        "x-request-id",
     }
     assert "origin" in answer.listed("vary")
     without = ask(locked, target, *keys)

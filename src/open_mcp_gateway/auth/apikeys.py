@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
-from msgspec import Struct
-
 from open_mcp_gateway.names import KeyId
+from open_mcp_gateway.secrecy import Secretive
 
 MAX_KEY_BYTES: Final = 512
 DIGEST_BYTES: Final = 32
@@ -19,7 +18,7 @@ DIGEST_BYTES: Final = 32
 _VISIBLE_ASCII: Final = bytes(range(0x21, 0x7F))
 
 
-class KeyDigest(Struct, frozen=True):
+class KeyDigest(Secretive, frozen=True):
     """One configured key: its SHA-256 digest (32 bytes) and the name it goes by in logs."""
 
     key_id: KeyId

@@ -11,9 +11,8 @@ import zlib
 from collections.abc import Callable
 from typing import Final
 
-from msgspec import Struct
-
 from open_mcp_gateway.names import KeyId
+from open_mcp_gateway.secrecy import Secretive
 
 PREFIX: Final = "mgk_"
 KEY_BITS: Final = 256
@@ -28,7 +27,7 @@ _ID_BITS: Final = 71
 _SHAPE: Final = re.compile(r"mgk_([0-9A-Za-z]{12})_([0-9A-Za-z]{43})([0-9A-Za-z]{6})", re.ASCII)
 
 
-class MadeKey(Struct, frozen=True):
+class MadeKey(Secretive, frozen=True):
     """A new key. ``text`` is the secret itself: shown once, stored never."""
 
     key_id: KeyId

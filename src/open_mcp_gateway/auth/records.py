@@ -11,6 +11,7 @@ from msgspec import Struct, field
 from open_mcp_gateway.auth.principal import Holder
 from open_mcp_gateway.auth.scope import ScopeText
 from open_mcp_gateway.names import KeyId, Namespace, TenantId
+from open_mcp_gateway.secrecy import Secretive
 
 NEVER_S: Final = math.inf
 
@@ -43,7 +44,7 @@ class TenantRecord(Struct, frozen=True, kw_only=True):
     rev: int = 0
 
 
-class KeyRecord(Struct, frozen=True, kw_only=True):
+class KeyRecord(Secretive, frozen=True, kw_only=True):
     """One key without its secret. Moments are seconds since the epoch (UTC), None is never."""
 
     id: KeyId

@@ -8,6 +8,7 @@ from typing import TypeAlias
 from msgspec import Struct, field
 
 from open_mcp_gateway.names import DEFAULT_NAMESPACE, Namespace, ServerId
+from open_mcp_gateway.secrecy import Secretive
 
 
 class Isolation(enum.StrEnum):
@@ -27,12 +28,9 @@ class EraChoice(enum.StrEnum):
     LEGACY = "legacy"
 
 
-class Definition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Common to every struct that a file is read into: immutable, unknown fields refused."""
-
-    def __repr__(self) -> str:
-        """The kind alone: any value may hold a secret."""
-        return f"<{type(self).__name__}>"
+class Definition(Secretive, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Common to every struct that a file is read into: immutable, unknown fields refused, and any
+    value may hold a secret."""
 
 
 class ClientTls(Definition, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -158,7 +156,7 @@ class ServerSpec(Definition, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return f"<ServerSpec {self.id}>"
 
 
-class CatalogEntry(Struct, frozen=True, kw_only=True):
+class CatalogEntry(Secretive, frozen=True, kw_only=True):
     """A server with what must never be shown of it."""
 
     spec: ServerSpec

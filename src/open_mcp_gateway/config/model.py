@@ -12,6 +12,7 @@ from open_mcp_gateway.access.policy import ROLES, Roles
 from open_mcp_gateway.auth.records import KeyRecord, TenantRecord
 from open_mcp_gateway.inbound.access_log import AccessLog
 from open_mcp_gateway.outbound.settings import OutboundSettings
+from open_mcp_gateway.secrecy import Secretive
 
 
 class LogLevel(enum.StrEnum):
@@ -47,7 +48,7 @@ class ServerTls(Struct, frozen=True):
     key: Path
 
 
-class StoreLocation(Struct, frozen=True, kw_only=True):
+class StoreLocation(Secretive, frozen=True, kw_only=True):
     """Where keys and tenants made at run time are kept."""
 
     kind: Literal["sqlite", "postgres"]

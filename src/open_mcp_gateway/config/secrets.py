@@ -10,8 +10,6 @@ import re
 from collections.abc import Mapping as Environ
 from pathlib import Path
 
-from msgspec import Struct
-
 from open_mcp_gateway.auth.apikeys import MAX_KEY_BYTES, digest_of, is_well_formed
 from open_mcp_gateway.document.convert import is_null
 from open_mcp_gateway.document.paths import absolute
@@ -19,6 +17,7 @@ from open_mcp_gateway.document.source import read_bytes
 from open_mcp_gateway.document.substitute import Text, substitute
 from open_mcp_gateway.document.tree import Kind, Mapping, Node, Scalar, Tree
 from open_mcp_gateway.errors import InvalidConfig, Problem
+from open_mcp_gateway.secrecy import Secretive
 
 FIELDS = ("api_key", "api_key_file", "api_key_hash")
 """At most one of them."""
@@ -31,7 +30,7 @@ _UNREPLACED = re.compile(r"\$\{|^\$[A-Za-z_][A-Za-z0-9_]*$")
 _READABLE_BY_OTHERS = 0o044
 
 
-class FoundKey(Struct, frozen=True):
+class FoundKey(Secretive, frozen=True):
     """What one mapping of the file says about its key."""
 
     configured: bool

@@ -30,7 +30,7 @@ AllowedOrigin = NewType("AllowedOrigin", bytes)
 """The ``Origin`` of a request exactly as sent, after ``OriginPolicy.check`` let it pass."""
 
 _EXPOSED: Final = (
-    b"Mcp-Session-Id, WWW-Authenticate, X-Request-Id, Retry-After, X-Auth-Reason, ETag, Location"
+    b"ETag, Location, Mcp-Session-Id, Retry-After, WWW-Authenticate, X-Auth-Reason, X-Request-Id"
 )
 _METHODS: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE"
 _ASKED: Final = b"access-control-request-"

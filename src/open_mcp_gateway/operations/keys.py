@@ -40,6 +40,7 @@ from open_mcp_gateway.operations.requests import (
     KeyPatch,
     read_body,
 )
+from open_mcp_gateway.secrecy import Secretive
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ _REMEMBERED_S: Final = 24 * 3600.0
 _LONGEST_ID_CHARS: Final = 150
 
 
-class Created(Struct, frozen=True, kw_only=True):
+class Created(Secretive, frozen=True, kw_only=True):
     """A key that was made; ``secret`` is shown once and kept nowhere."""
 
     record: KeyRecord

@@ -8,12 +8,13 @@ from ipaddress import ip_network
 from typing import Annotated, Final, TypeAlias, TypeVar
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from open_mcp_gateway.access.policy import KEY_ROLE
 from open_mcp_gateway.auth.scope import ScopeText
 from open_mcp_gateway.errors import InvalidRequest, MalformedMessage
 from open_mcp_gateway.names import NAMESPACE, TENANT_ID, TenantId
+from open_mcp_gateway.secrecy import Secretive
 
 MAX_IMPORTED: Final = 1000
 _MAX_METADATA: Final = 50
@@ -40,7 +41,7 @@ NamespaceName: TypeAlias = Annotated[
 Body = TypeVar("Body")
 
 
-class KeyCreate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class KeyCreate(Secretive, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A key to be made."""
 
     name: Name
@@ -50,7 +51,7 @@ class KeyCreate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     role: str = KEY_ROLE
     scope: ScopeText = ScopeText()
     ip_allow: tuple[str, ...] | None = None
-    metadata: dict[str, str] = {}
+    metadata: dict[str, str] = field(default_factory=dict)
     not_before: Moment | None = None
     expires_in: Period | None = None
     expires_at: Moment | None = None
@@ -87,7 +88,7 @@ class KeyPatch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     disabled: bool | UnsetType | None = UNSET
 
 
-class KeyVerify(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class KeyVerify(Secretive, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A key to be looked at."""
 
     key: str
@@ -96,7 +97,7 @@ class KeyVerify(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return "<KeyVerify ***>"
 
 
-class KeyImport(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class KeyImport(Secretive, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Keys to be made from digests; each is read by itself, so that one mistake is one item's."""
 
     keys: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=MAX_IMPORTED)]

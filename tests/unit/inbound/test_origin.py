@@ -201,8 +201,8 @@ def test_headers_of_an_answer() -> None:
         (b"access-control-allow-origin", b"https://app.example"),
         (
             b"access-control-expose-headers",
-            b"Mcp-Session-Id, WWW-Authenticate, X-Request-Id, Retry-After, "
-            b"X-Auth-Reason, ETag, Location",
+            b"ETag, Location, Mcp-Session-Id, Retry-After, WWW-Authenticate, X-Auth-Reason, "
+            b"X-Request-Id",
         ),
         (b"vary", b"Origin"),
     )
