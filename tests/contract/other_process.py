@@ -1,5 +1,6 @@
 """Another process on a store: ``KIND WHERE create|upgrade|transact STEP NAME`` dies at a step
-on the way, ``KIND WHERE serve`` writes one key for each line it is given and says when that was done."""
+on the way, ``KIND WHERE serve`` writes one key for each line it is given and says when that
+was done."""
 
 from __future__ import annotations
 

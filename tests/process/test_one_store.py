@@ -71,6 +71,16 @@ def test_a_change_in_one_holds_in_the_others(place: Place, three: list[Running])
     check_lives(place, three, SHORT)
 
 
+def test_who_finds_a_key_revoked_by_another_may_rely_on_it_too(three: list[Running]) -> None:
+    for number in range(SHORT):
+        key = office(three[0]).key(f"k{number}")
+        with eye(three[1], key) as looking:
+            looking.until("caller")
+            office(three[0]).revoke(key)
+            office(three[1]).revoke(key)
+            assert looking.role() is None
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_a_thousand_changes(

@@ -235,6 +235,10 @@ class KeyAdmin:
             return Revoked(record=record, children=tuple(one.id for one in children))
 
         revoked = await self.changer.change(work)
+        known = self.keyring().keys.get(revoked.record.id)
+        if known is not None and known.rev < revoked.record.rev:
+            # Another process was first, and nothing was written. It holds here from now on too.
+            await self.changer.catch_up(revoked.record.rev - 1)
         _note("key revoked", revoked.record.id, clearance, request_id)
         for child in revoked.children:
             _note("key revoked", child, clearance, request_id)
