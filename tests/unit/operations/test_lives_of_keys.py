@@ -330,6 +330,7 @@ class Lives(RuleBasedStateMachine):
 def lives(runs: int, steps: int) -> None:
     # Each run makes two stores, so that a search for the shortest failure would take minutes.
     settings = hypothesis.settings(
+        deadline=None,
         max_examples=runs,
         stateful_step_count=steps,
         phases=[hypothesis.Phase.generate],
