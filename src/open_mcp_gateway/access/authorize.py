@@ -98,7 +98,7 @@ class Decision(Struct, frozen=True):
     trail: tuple[Check, ...]
 
 
-# Looked up once: on the path of every request, and Python 3.11 takes longer for it than for a check.
+# Looked up once: on the path of every request, and Python 3.11 takes longer for that than to check.
 _ALLOWED: Final = Code.ALLOWED
 _EXISTS: Final = Rule.EXISTS
 _NAMESPACE: Final = Rule.NAMESPACE
