@@ -248,6 +248,21 @@ def test_uses_are_noted(store: KeyStore) -> None:
     assert written.last_used_at == NOW_S, "a writer that has not seen the use keeps it"
 
 
+def test_uses_are_found_by_when_they_were(place: Place) -> None:
+    one = place.create()
+    one.transact(put(a_key("a"), a_key("b"), a_key("never")))
+    other = place.open()
+    assert other.used_since(0) == {}
+    one.note_use({KeyId("key_a"): NOW_S, KeyId("key_b"): NOW_S + 5, KeyId("nobody"): NOW_S})
+    assert other.used_since(0) == {"key_a": NOW_S, "key_b": NOW_S + 5}
+    assert other.used_since(NOW_S) == {"key_b": NOW_S + 5}
+    assert other.used_since(NOW_S + 5) == {}
+    one.note_use({KeyId("key_a"): NOW_S + 9, KeyId("key_b"): NOW_S})
+    assert other.used_since(NOW_S) == {"key_a": NOW_S + 9, "key_b": NOW_S + 5}
+    for store in (one, other):
+        store.close()
+
+
 def test_threads_lose_no_update(store: KeyStore) -> None:
     store.transact(put(a_key("k", metadata={"n": "0"})))
 

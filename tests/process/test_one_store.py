@@ -17,7 +17,7 @@ from tests.contract.places import Place
 from tests.databases import PostgresServer
 from tests.gateway import NotStarted
 from tests.process.one_store import ask, cut, eye, gateways, office, p99, worst
-from tests.process.talk import Running, odd_server, owned_by, run_gateway, wait_until
+from tests.process.talk import KEY, Running, odd_server, owned_by, run_gateway, wait_until
 from tests.rawhttp import request
 from tests.wire.stored_keys import Made
 
@@ -69,6 +69,16 @@ def check_lives(place: Place, three: list[Running], rounds: int) -> list[float]:
 
 def test_a_change_in_one_holds_in_the_others(place: Place, three: list[Running]) -> None:
     check_lives(place, three, SHORT)
+
+
+def test_who_finds_a_key_revoked_by_another_may_rely_on_it_too(three: list[Running]) -> None:
+    for number in range(SHORT):
+        key = office(three[0]).key(f"k{number}")
+        with eye(three[1], key) as looking:
+            looking.until("caller")
+            office(three[0]).revoke(key)
+            office(three[1]).revoke(key)
+            assert looking.role() is None
 
 
 @pytest.mark.long
@@ -209,9 +219,29 @@ def test_a_gateway_does_not_start_on_a_file_that_is_none(tmp_path: Path) -> None
         with_store(tmp_path, Place("sqlite", str(path)))
 
 
-def with_store(folder: Path, place: Place) -> None:
-    with run_gateway(folder, [], {"auth": {"store": place.where}}):
+def with_store(folder: Path, place: Place, api_key: str = KEY) -> None:
+    with run_gateway(folder, [], {"auth": {"store": place.where}}, key=api_key):
         raise AssertionError("it started")
+
+
+def test_a_key_of_the_files_is_none_of_the_store(tmp_path: Path, place: Place) -> None:
+    """Refused by a reload, which changes nothing; refused at the start."""
+    with gateways(tmp_path, place, 1) as (only,):
+        key = office(only).key("stored")
+        path = only.gateway.config_path
+        right = path.read_text("utf-8")
+        wrong = right.replace(KEY, key.secret.decode())
+        path.write_text(wrong, "utf-8")
+        wait_until(lambda: only.log("reload refused"), "it was read")
+        answer = only.caller.post("/admin/reload")
+        assert answer.status == 500
+        assert "are the same key" in answer.json["message"]
+        with eye(only, key) as looking:
+            assert looking.role() == "caller"
+        path.write_text(right, "utf-8")
+        assert only.caller.post("/admin/reload").status == 200
+    with pytest.raises(NotStarted, match=r"the same key.*give the one of the file another secret"):
+        with_store(tmp_path, place, key.secret.decode())
 
 
 def test_a_key_that_another_gateway_revokes_takes_its_calls_along(

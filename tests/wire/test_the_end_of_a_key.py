@@ -57,17 +57,19 @@ class Opened:
         self.sse = opened(self.of("legacy"))
         self.sse.initialize()
         self.envelopes = [self.sent(one, key.id) for one in ("legacy", "own")]
-        self.starting = [self.sent("asleep", key.id)]
+        self.starting = [
+            self.sent("asleep", key.id, one) for one in ("tools/call", "initialize", "ping")
+        ]
         self.beginning = self.of("asleep").begin()
 
     def of(self, server_id: str) -> Client:
         return self.client(self.front, server_id, key=self.key.secret)
 
-    def sent(self, server_id: str, gate: str) -> Wire:
+    def sent(self, server_id: str, gate: str, method: str = "tools/call") -> Wire:
         """A call by the envelope that is on its way."""
         params = {"name": "gated_progress", "arguments": {"gate": gate}}
         wire = self.stack.enter_context(self.front.connect())
-        wire.send(call(server_id, params=params).replace(KEY, self.key.secret))
+        wire.send(call(server_id, method=method, params=params).replace(KEY, self.key.secret))
         return wire
 
     def ended(self) -> None:

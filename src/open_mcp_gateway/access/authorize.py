@@ -98,6 +98,18 @@ class Decision(Struct, frozen=True):
     trail: tuple[Check, ...]
 
 
+# Looked up once: on the path of every request, and Python 3.11 takes longer for that than to check.
+_ALLOWED: Final = Code.ALLOWED
+_EXISTS: Final = Rule.EXISTS
+_NAMESPACE: Final = Rule.NAMESPACE
+_OWN_NAMESPACE: Final = Rule.OWN_NAMESPACE
+_SERVER: Final = Rule.SERVER
+_PERMISSION: Final = Rule.PERMISSION
+_OWN_PERMISSION: Final = Rule.OWN_PERMISSION
+_TOOL: Final = Rule.TOOL
+_NOT_DENIED: Final = Rule.NOT_DENIED
+
+
 def decide(
     principal: Principal,
     permission: Permission,
@@ -109,13 +121,13 @@ def decide(
     An entry of None is a missing server.
     """
     if entry is None:
-        return Decision(False, Code.NOT_FOUND, (Check(Rule.EXISTS, "", False),))
+        return Decision(False, Code.NOT_FOUND, (Check(_EXISTS, "", False),))
     spec, scope = entry.spec, principal.scope
     trail: tuple[Check, ...] = (
-        Check(Rule.EXISTS, spec.id, True),
-        Check(Rule.NAMESPACE, spec.namespace, spec.namespace in principal.namespaces),
-        Check(Rule.OWN_NAMESPACE, spec.namespace, spec.namespace in scope.namespaces),
-        Check(Rule.SERVER, spec.id, spec.id in scope.servers),
+        Check(_EXISTS, spec.id, True),
+        Check(_NAMESPACE, spec.namespace, spec.namespace in principal.namespaces),
+        Check(_OWN_NAMESPACE, spec.namespace, spec.namespace in scope.namespaces),
+        Check(_SERVER, spec.id, spec.id in scope.servers),
     )
     if not _all_ok(trail):
         return Decision(False, Code.NOT_FOUND, trail)
@@ -131,21 +143,21 @@ def decide(
         trail += in_scope
         if not _all_ok(in_scope):
             return Decision(False, Code.NOT_IN_SCOPE, trail)
-    return Decision(True, Code.ALLOWED, trail)
+    return Decision(True, _ALLOWED, trail)
 
 
 def _granted(principal: Principal, permission: Permission) -> tuple[Check, ...]:
     return (
-        Check(Rule.PERMISSION, permission, permission in principal.permissions),
-        Check(Rule.OWN_PERMISSION, permission, permission in principal.scope.permissions),
+        Check(_PERMISSION, permission, permission in principal.permissions),
+        Check(_OWN_PERMISSION, permission, permission in principal.scope.permissions),
     )
 
 
 def _in_scope(scope: Scope, name: str, kind: Kind) -> tuple[Check, ...]:
     if kind is Kind.TOOL:
         return (
-            Check(Rule.TOOL, name, name in scope.tools),
-            Check(Rule.NOT_DENIED, name, name not in scope.deny_tools),
+            Check(_TOOL, name, name in scope.tools),
+            Check(_NOT_DENIED, name, name not in scope.deny_tools),
         )
     rule, chosen = {
         Kind.RESOURCE: (Rule.RESOURCE, scope.resources),

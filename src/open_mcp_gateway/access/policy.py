@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from ipaddress import ip_network
 from types import MappingProxyType
 from typing import Final, TypeAlias
@@ -60,6 +61,8 @@ OF_PLATFORM: Final = frozenset(
 )
 """Nothing that a key of a tenant can have, whatever its role: they are about all tenants."""
 
+_KEPT: Final = 4096
+
 Roles: TypeAlias = Mapping[str, frozenset[Permission]]
 Tenants: TypeAlias = Mapping[TenantId, TenantRecord]
 
@@ -82,10 +85,10 @@ def principal_of(record: KeyRecord, tenants: Tenants, roles: Roles) -> Principal
     if isinstance(record.holder, Platform):
         namespaces = EVERYTHING
     else:
-        permissions -= OF_PLATFORM
+        permissions = _of_tenants(permissions)
         tenant = tenants.get(record.holder)
         if tenant is not None and tenant.deleted_at is None:
-            namespaces = frozenset(tenant.namespaces)
+            namespaces = _namespaces(tenant.namespaces)
     return Principal(
         key_id=record.id,
         holder=record.holder,
@@ -94,6 +97,19 @@ def principal_of(record: KeyRecord, tenants: Tenants, roles: Roles) -> Principal
         namespaces=namespaces,
         scope=record.scope.compiled(),
     )
+
+
+# A hundred thousand keys have a few of these sets between them: kept, they are a few in memory too.
+
+
+@lru_cache(_KEPT)
+def _of_tenants(permissions: frozenset[Permission]) -> frozenset[Permission]:
+    return permissions - OF_PLATFORM
+
+
+@lru_cache(_KEPT)
+def _namespaces(names: tuple[Namespace, ...]) -> frozenset[Namespace]:
+    return frozenset(names)
 
 
 def holding_of(record: KeyRecord, tenants: Tenants, roles: Roles) -> Holding:

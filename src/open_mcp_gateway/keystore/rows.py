@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, TypeAlias
+from functools import lru_cache
+from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
@@ -34,6 +35,8 @@ KEY_COLUMNS: Final = (
     *("not_before", "expires_at", "disabled_at", "revoked_at", "revoke_reason"),
     *("created_at", "created_by", "parent_id", "last_used_at", "rev"),
 )
+
+_KEPT: Final = 4096
 
 _PLATFORM: Final = "platform"
 _TENANT: Final = "tenant"
@@ -119,33 +122,34 @@ def key_values(record: KeyRecord, rev: int) -> list[Value]:
 
 def key_of(row: Row, digests: Iterable[bytes]) -> KeyRecord:
     """Raises UnreadableRow."""
-    values = dict(zip(KEY_COLUMNS, row, strict=True))
-    ip_allow = values["ip_allow"]
+    key_id, kind, tenant_id, name, role, scope, hint, ip_allow, metadata = row[:9]
+    not_before, expires, disabled, revoked, reason = row[9:14]
+    created, created_by, parent, last_used, rev = row[14:]
     try:
         return KeyRecord(
-            id=KeyId(values["id"]),
-            holder=_holder(values["holder"], values["tenant_id"]),
-            name=values["name"],
-            role=values["role"],
-            scope=_SCOPE.decode(values["scope"]),
+            id=KeyId(key_id),
+            holder=_holder(kind, tenant_id),
+            name=name,
+            role=_same(role),
+            scope=_scope(scope),
             digests=tuple(digests),
-            hint=values["hint"],
+            hint=hint,
             ip_allow=None if ip_allow is None else _TEXTS.decode(ip_allow),
-            metadata=_METADATA.decode(values["metadata"]),
-            not_before=_seconds(values["not_before"]),
-            expires_at=_seconds(values["expires_at"]),
-            disabled_at=_seconds(values["disabled_at"]),
-            revoked_at=_seconds(values["revoked_at"]),
-            revoke_reason=values["revoke_reason"],
-            created_at=_seconds(values["created_at"]),
-            created_by=values["created_by"],
-            parent=None if values["parent_id"] is None else KeyId(values["parent_id"]),
-            last_used_at=_seconds(values["last_used_at"]),
+            metadata=_METADATA.decode(metadata),
+            not_before=_seconds(not_before),
+            expires_at=_seconds(expires),
+            disabled_at=_seconds(disabled),
+            revoked_at=_seconds(revoked),
+            revoke_reason=reason,
+            created_at=_seconds(created),
+            created_by=_same(created_by),
+            parent=None if parent is None else KeyId(parent),
+            last_used_at=_seconds(last_used),
             source=Source.STORE,
-            rev=values["rev"],
+            rev=rev,
         )
     except (ValueError, TypeError):
-        raise UnreadableRow(f"key {values['id']!r}") from None
+        raise UnreadableRow(f"key {key_id!r}") from None
 
 
 _SCOPE: Final = msgspec.json.Decoder(ScopeText)
@@ -153,11 +157,27 @@ _TEXTS: Final = msgspec.json.Decoder(tuple[str, ...])
 _METADATA: Final = msgspec.json.Decoder(dict[str, str])
 
 
+_Text = TypeVar("_Text", str, None)
+
+
+# What many keys have in common is one object in memory, and read once.
+
+
+@lru_cache(_KEPT)
+def _scope(text: str) -> ScopeText:
+    return _SCOPE.decode(text)
+
+
+@lru_cache(_KEPT)
+def _same(text: _Text) -> _Text:
+    return text
+
+
 def _holder(kind: object, tenant_id: object) -> Holder:
     if kind == _PLATFORM and tenant_id is None:
         return PLATFORM
     if kind == _TENANT and isinstance(tenant_id, str) and tenant_id:
-        return TenantId(tenant_id)
+        return TenantId(_same(tenant_id))
     raise UnreadableRow("holder")
 
 

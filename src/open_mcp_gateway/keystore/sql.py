@@ -68,7 +68,13 @@ def _keys(run: Run, where: str, values: Sequence[Value]) -> list[KeyRecord]:
         values,
     ):
         secrets[key_id].append(digest)
-    return [key_of(row, secrets[row[0]]) for row in rows]
+    found = []
+    rows.reverse()
+    while rows:
+        # Each row goes as soon as it is read: of a hundred thousand both would be too much at once.
+        row = rows.pop()
+        found.append(key_of(row, secrets.pop(row[0], ())))
+    return found
 
 
 def _first_key(run: Run, where: str, values: Sequence[Value]) -> KeyRecord | None:

@@ -32,13 +32,27 @@ class Changer:
             NotConfigured: there is no store.
             StoreUnavailable: it does not answer.
         """
-        if self._store is None:
-            raise NotConfigured("auth.store is not configured", code="store_not_configured")
+        store = self._checked_store()
         async with self._lock:
             # What is written must come into force, whether or not anybody still waits for it. The
             # lock keeps two changes from coming into force in another order than they were made.
             with anyio.CancelScope(shield=True):
-                result, changes = await to_thread.run_sync(self._store.transact, work)
+                result, changes = await to_thread.run_sync(store.transact, work)
                 if changes.keys or changes.tenants:
                     self._turn(changes)
         return result
+
+    async def catch_up(self, after_rev: int) -> None:
+        """Put in force what was written after a revision, by whichever process.
+
+        Raises as ``change``.
+        """
+        store = self._checked_store()
+        async with self._lock:
+            with anyio.CancelScope(shield=True):
+                self._turn(await to_thread.run_sync(store.read, after_rev))
+
+    def _checked_store(self) -> KeyStore:
+        if self._store is None:
+            raise NotConfigured("auth.store is not configured", code="store_not_configured")
+        return self._store

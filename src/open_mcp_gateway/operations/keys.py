@@ -236,6 +236,10 @@ class KeyAdmin:
             return Revoked(record=record, children=tuple(one.id for one in children)), ended
 
         revoked, ended = await self.changer.change(work)
+        known = self.keyring().keys.get(revoked.record.id)
+        if known is not None and known.rev < revoked.record.rev:
+            # Another process was first, and nothing was written. It holds here from now on too.
+            await self.changer.catch_up(revoked.record.rev - 1)
         for one in ended:
             _note("key revoked", one.id, clearance, request_id)
         return revoked

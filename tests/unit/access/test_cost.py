@@ -73,5 +73,5 @@ def test_a_hundred_thousand_keys(capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         print(f"\n100,000 keys: load {loaded_s:.2f} s, p50 {p50:.1f} us, p99 {p99:.1f} us")
     assert loaded_s <= 2.0
-    assert p50 <= 20
-    assert p99 <= 60
+    assert p50 <= 10
+    assert p99 <= 50

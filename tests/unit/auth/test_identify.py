@@ -27,6 +27,7 @@ from open_mcp_gateway.auth.principal import PLATFORM, Permission, Principal
 from open_mcp_gateway.auth.scope import EVERYTHING, UNNARROWED
 from open_mcp_gateway.errors import (
     AmbiguousCredentials,
+    StoreUnavailable,
     Unauthenticated,
     WrongKey,
 )
@@ -290,3 +291,36 @@ def test_a_change_makes_another_one() -> None:
     assert len(before.changed([digest_of(b"nobody's")], ())) == 1
     with pytest.raises(ValueError, match="are the same key"):
         before.changed((), [(digest_of(KEY), holding("second"))])
+
+
+def test_while_the_store_is_lost_its_keys_open_nothing() -> None:
+    held = [
+        (digest_of(KEY), holding("file")),
+        (digest_of(OTHER), holding("stored", stored=True)),
+        (digest_of(b"ended"), holding("ended", stored=True, closes_at_s=-1.0)),
+    ]
+    before = Identifier(held, lambda: 0.0)
+    lost = before.store_lost()
+    assert lost.identify(KEY, CLIENT).principal == owner("file")
+    for secret in (OTHER, b"ended"):
+        with pytest.raises(StoreUnavailable) as caught:
+            lost.identify(secret, CLIENT)
+        assert caught.value.retry_after_s == 1
+    with pytest.raises(WrongKey, match="Invalid API key"):
+        lost.identify(b"nobody's", CLIENT)
+    # What it has open goes on.
+    assert lost.holds(owner("stored"))
+    assert before.identify(OTHER, CLIENT).principal == owner("stored")
+    assert lost.changed((), ()).identify(OTHER, CLIENT).principal == owner("stored")
+
+
+def test_which_keys_are_in_force_by_their_ids() -> None:
+    held = [
+        (digest_of(KEY), holding("live")),
+        (digest_of(OTHER), holding("ended", closes_at_s=-1.0)),
+        (digest_of(b"revoked"), holding("revoked", blocked=Reason.REVOKED)),
+    ]
+    one = Identifier(held, lambda: 0.0)
+    names = ("live", "ended", "revoked", "unknown", "anonymous")
+    assert [name for name in names if one.opens(KeyId(name))] == ["live"]
+    assert [name for name in names if NoAuthentication().opens(KeyId(name))] == ["anonymous"]
