@@ -150,6 +150,10 @@ class HttpPeer:
         """See ``Peer``."""
         return None
 
+    def wait_for_tools(self, then: Callable[[], None]) -> bool:  # noqa: ARG002 - for the other era
+        """See ``Peer``."""
+        return False
+
     async def probe(self) -> None:
         """See ``Peer``."""
         own = OwnRequest(0, _nothing, self._loop.create_future())

@@ -26,7 +26,7 @@ from open_mcp_gateway.outbound.handshake import (
 from open_mcp_gateway.outbound.http import NO_ENDPOINT, HttpPeer, version_header
 from open_mcp_gateway.outbound.http_call import HttpCall
 from open_mcp_gateway.outbound.link import Link
-from open_mcp_gateway.outbound.listing import Listing, has_tools
+from open_mcp_gateway.outbound.listing import FIRST_LISTING_S, Listing, has_tools
 from open_mcp_gateway.outbound.peer import Handshake
 from open_mcp_gateway.outbound.relation import (
     CANCELLED,
@@ -53,9 +53,6 @@ from open_mcp_gateway.protocol.jsonrpc import (
 )
 from open_mcp_gateway.protocol.mirrored import headers_for
 
-FIRST_LISTING_S: Final = 2.0
-"""How long the listing of a fresh server's tools may keep the first calls of tools waiting."""
-
 RELIST_AFTER_S: Final = 0.2
 """Every listener hears of a change; one look at the tools is enough for all of them."""
 
@@ -78,6 +75,8 @@ class ModernPeer(HttpPeer):
         self._listing: Listing | None = None
         self._first_listing: asyncio.TimerHandle | None = None
         """While it is set, calls of tools wait: what headers they need is not known yet."""
+        self._curious: list[Callable[[], None]] = []
+        """Who waits for the same, elsewhere."""
         self._relisting: asyncio.TimerHandle | None = None
         self._asking_again: asyncio.Task[None] | None = None
 
@@ -90,6 +89,12 @@ class ModernPeer(HttpPeer):
     def tool_schema(self, name: str) -> bytes | None:
         """See ``Peer``."""
         return self.tools.schema(name)
+
+    def wait_for_tools(self, then: Callable[[], None]) -> bool:
+        """See ``Peer``."""
+        if self._first_listing is not None:
+            self._curious.append(then)
+        return self._first_listing is not None
 
     def word(self, call: HttpCall) -> None:
         asked = call.call
@@ -266,6 +271,9 @@ class ModernPeer(HttpPeer):
         for call in self._held:
             self.word(call)
         self.release()
+        curious, self._curious = self._curious, []
+        for then in curious:
+            self._loop.call_soon(then)
 
 
 def _subscribed(message: bytes, raw_id: bytes) -> bytes:

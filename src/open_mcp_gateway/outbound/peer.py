@@ -152,6 +152,10 @@ class Peer(Protocol):
     def tool_schema(self, name: str) -> bytes | None:
         """The raw ``inputSchema`` of a stateless server's tool; None while it is not known."""
 
+    def wait_for_tools(self, then: Callable[[], None]) -> bool:
+        """Have ``then`` called, later, once it is known what tools a stateless server has, or that
+        it does not say so in time. False where there is nothing to wait for."""
+
     async def probe(self) -> None:
         """Ask the server for a sign of life (``ping``, or ``server/discover`` in the modern era).
 

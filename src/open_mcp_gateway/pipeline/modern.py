@@ -23,6 +23,7 @@ from open_mcp_gateway.errors import (
 )
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Manner
 from open_mcp_gateway.outbound.relation import LISTEN, SUBSCRIPTION_ID
+from open_mcp_gateway.pipeline import mirrors
 from open_mcp_gateway.pipeline.errand import Means
 from open_mcp_gateway.pipeline.exchange import Exchange
 from open_mcp_gateway.pipeline.handles import Handles
@@ -39,7 +40,6 @@ from open_mcp_gateway.protocol.faults import (
 )
 from open_mcp_gateway.protocol.jsonrpc import Call, encode, error_response, response
 from open_mcp_gateway.protocol.ladder import climb
-from open_mcp_gateway.protocol.mirrored import Invalid, check, mirrored_fields
 from open_mcp_gateway.supervisor.lease import Lease
 
 MODERN: Final = Manner(era=Era.MODERN)
@@ -78,7 +78,6 @@ class _Capabilities(Struct):
 
 _response = msgspec.json.Decoder(_Response)
 _failed = msgspec.json.Decoder(_Failed)
-_text = msgspec.json.Decoder(str)
 _capabilities = msgspec.json.Decoder(_Capabilities)
 
 
@@ -212,24 +211,21 @@ class _ModernExchange(Exchange):
             text = "the server was opened with a session"
             self._settle(EraNotSpoken(text, spoken=(handshake.version,)))
             return True
-        problem = self._rung_5(lease)
-        if problem is not None:
-            self._settle(HeaderMismatch(problem))
-            return True
+        params = self.call.params
+        if self._mirrored is not None and params is not None:
+            if mirrors.must_wait(lease.peer, params, self._go_on):
+                return True
+            problem = mirrors.mismatch(lease.peer, params, self._mirrored)
+            if problem is not None:
+                self._settle(HeaderMismatch(problem))
+                return True
         return super().run(lease)
 
-    def _rung_5(self, lease: Lease) -> str | None:
-        """What of the headers does not fit the arguments (server/tools#x-mcp-header). Checked for
-        every server whose schema is known, for its clients have seen the schema too."""
-        params = self.call.params
-        if self._mirrored is None or params is None:
-            return None
-        name = _text.decode(params.get("name", Raw(b'""')))  # rung 2 has seen that it is a string
-        schema = lease.peer.tool_schema(name)
-        fields = () if schema is None else mirrored_fields(schema)
-        if isinstance(fields, Invalid):
-            return None
-        return check(fields, params.get("arguments"), self._mirrored)
+    def _go_on(self) -> None:
+        """What there is to know of the tools is known."""
+        if not self.over:
+            self.ran = False
+            self.start()
 
     def answered(self, message: bytes, upstream_id: int) -> None:
         caller, server_id = self.permit.principal.key_id, self.permit.entry.spec.id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from msgspec import UNSET, Raw, UnsetType
@@ -101,9 +102,16 @@ class SchemaPeer(HandPeer):
     def __init__(self, handshake: Handshake = MODERN_HANDSHAKE) -> None:
         super().__init__(handshake)
         self.schemas: dict[str, bytes] = {}
+        self.curious: list[Callable[[], None]] | None = None
+        """Who waits for the schemas; None: they are all there."""
 
     def tool_schema(self, name: str) -> bytes | None:
         return self.schemas.get(name)
+
+    def wait_for_tools(self, then: Callable[[], None]) -> bool:
+        if self.curious is not None:
+            self.curious.append(then)
+        return self.curious is not None
 
     def answer(self, message: dict[str, Any]) -> None:
         """The answer to the earliest call in flight."""

@@ -98,6 +98,9 @@ class HandPeer:
     def tool_schema(self, name: str) -> bytes | None:
         raise AssertionError(name)
 
+    def wait_for_tools(self, then: Callable[[], None]) -> bool:
+        raise AssertionError(then)
+
     async def probe(self) -> None: ...
 
     def on_lost(self, callback: Callable[[GatewayError], None]) -> None: ...

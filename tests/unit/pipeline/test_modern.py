@@ -145,6 +145,61 @@ async def test_mirrored_arguments(schema: bytes, params: dict[str, Any], fits: b
         assert len(here.peer.calls) == fits
 
 
+CALLED: dict[str, Any] = {"name": "t", "arguments": {"a": "y"}}
+NAMED = (
+    (b"mcp-protocol-version", b"2026-07-28"),
+    (b"mcp-method", b"tools/call"),
+    (b"mcp-name", b"t"),
+)
+
+
+async def test_a_call_waits_until_the_schemas_are_known() -> None:
+    async with place() as here:
+        curious = here.peer.curious = []
+        sinks = {
+            value: here.ask("tools/call", headers=(*NAMED, (b"mcp-param-a", value)), **CALLED)
+            for value in (b"x", b"y")
+        }
+        missing = here.ask("tools/call", headers=NAMED, **CALLED)
+        here.ask("tools/call", **CALLED)  # without headers there is nothing to compare
+        assert len(here.peer.calls) == 1
+        here.face.end_if(lambda who: who.key_id == "nobody")
+        here.peer.schemas["t"] = SCHEMA
+        here.peer.curious = None
+        for then in curious:
+            then()
+        assert [type(error) for error in sinks[b"x"].errors] == [HeaderMismatch]
+        assert [type(error) for error in missing.errors] == [HeaderMismatch]
+        assert sinks[b"y"].outcomes == 0
+        assert len(here.peer.calls) == 2
+
+
+async def test_who_leaves_while_the_schemas_are_asked_for_is_not_served() -> None:
+    async with place() as here:
+        curious = here.peer.curious = []
+        sink = here.ask("tools/call", headers=NAMED, **CALLED)
+        here.face.end_if(lambda _: True)
+        here.peer.curious = None
+        curious[0]()
+        assert [type(error) for error in sink.errors] == [WrongKey]
+        assert here.peer.calls == []
+
+
+async def test_the_server_goes_away_while_it_is_asked_for_its_schemas() -> None:
+    async with place() as here:
+        gone = here.peer
+        curious = gone.curious = []
+        sink = here.ask("tools/call", headers=NAMED, **CALLED)
+        here.desk.running = None
+        curious[0]()
+        here.desk.coming.append(HandLease(SchemaPeer()))
+        here.desk.go_on.set()
+        await anyio.wait_all_tasks_blocked()
+        assert sink.outcomes == 0
+        assert gone.calls == []
+        assert here.desk.asked == 1
+
+
 @pytest.mark.parametrize(
     ("capabilities", "declared"),
     [

@@ -147,6 +147,9 @@ class MemoryPeer:
     def tool_schema(self, name: str) -> bytes | None:
         raise AssertionError(name)
 
+    def wait_for_tools(self, then: Callable[[], None]) -> bool:
+        raise AssertionError(then)
+
     async def probe(self) -> None:
         self.probes += 1
         await anyio.lowlevel.checkpoint()
