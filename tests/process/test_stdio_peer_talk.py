@@ -359,11 +359,34 @@ async def test_what_a_stateless_server_s_tools_want_repeated_is_known_once_liste
     mode: str, known: bool
 ) -> None:
     async with talking(mode) as (caller, _):
-        assert caller.peer.mirrored("mirrored") == NOTHING
+        assert caller.peer.mirrored("mirrored") is None
         await caller.ask("tools/list")
         repeated = caller.peer.mirrored("mirrored")
-        assert repeated == ((Mirrored(("text",), "Text", "string"),) if known else NOTHING)
-        assert caller.peer.mirrored("echo") == caller.peer.mirrored("no_such_tool") == NOTHING
+        assert repeated == ((Mirrored(("text",), "Text", "string"),) if known else None)
+        assert caller.peer.mirrored("echo") == (NOTHING if known else None)
+        assert caller.peer.mirrored("no_such_tool") is None
+
+
+@pytest.mark.parametrize(("mode", "known"), [("legacy", False), ("modern", True)])
+async def test_the_schemas_can_be_waited_for(mode: str, known: bool) -> None:
+    async with talking(mode) as (caller, _):
+        listed = [anyio.Event() for _ in range(3)]
+        assert [caller.peer.wait_for_tools(one.set) for one in listed] == [known] * 3
+        assert not any(one.is_set() for one in listed)
+        with anyio.fail_after(20):
+            for one in listed if known else ():
+                await one.wait()
+        assert (caller.peer.mirrored("echo") is not None) is known
+        assert not caller.peer.wait_for_tools(listed[0].set)
+
+
+async def test_nobody_waits_for_the_schemas_of_a_server_that_is_gone() -> None:
+    async with talking("modern") as (caller, _):
+        late = anyio.Event()
+        assert caller.peer.wait_for_tools(late.set)
+        await caller.peer.aclose()
+        with anyio.fail_after(20):
+            await late.wait()
 
 
 async def test_the_audience_can_be_found_again() -> None:

@@ -59,6 +59,9 @@ class Talker:
     kind: str | None = None
     """The ``resultType`` of its results."""
 
+    schemas: Json = {}  # noqa: RUF012 - never written to
+    """Of the tools that have one worth mentioning."""
+
     def __init__(self) -> None:
         self.seen: list[Json] = []
         self.runs: dict[int | str, tuple[Json, Run]] = {}
@@ -115,7 +118,12 @@ class Talker:
         match message["method"]:
             case "tools/list":
                 names = [name[5:] for name in dir(self) if name.startswith("tool_")]
-                tools = [{"name": name, "inputSchema": {"type": "object"}} for name in names]
+                plain = {"type": "object"}
+                schemas = [self.schemas.get(name, plain) for name in names]
+                tools = [
+                    {"name": name, "inputSchema": schema}
+                    for name, schema in zip(names, schemas, strict=True)
+                ]
                 text = {"type": "string", "x-mcp-header": "Text"}
                 annotated = {"type": "object", "properties": {"text": text}}
                 tools.append({"name": "mirrored", "inputSchema": annotated})
@@ -255,6 +263,12 @@ class ModernTalker(Talker):
     """Stateless requests: subscriptions by ``subscriptions/listen``, questions in results."""
 
     kind = "complete"
+    schemas: Json = {  # noqa: RUF012 - never written to
+        "regional": {
+            "type": "object",
+            "properties": {"region": {"type": "string", "x-mcp-header": "Region"}},
+        }
+    }
 
     def __init__(self) -> None:
         super().__init__()
@@ -330,6 +344,11 @@ class ModernTalker(Talker):
                     send({"method": "notifications/cancelled", "params": params})
         self.listens.clear()
         return "ended"
+
+    def tool_regional(self, _call: Json, region: str = "") -> Run:
+        """Its argument is repeated in a header."""
+        yield from ()
+        return region
 
     def tool_needs_input(self, call: Json) -> Run:
         """Wants to know the user's name first; then tells all that came with the second request."""

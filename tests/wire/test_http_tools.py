@@ -27,6 +27,7 @@ from tests.wire.remotes import (
     modern,
     open_at,
     raw_server,
+    sessions,
     start,
     start_call,
     stream,
@@ -104,7 +105,8 @@ async def test_arguments_are_repeated_from_the_first_call_on() -> None:
         assert "mcp-param-a" not in server.requests[-1].headers
         assert server.methods().count("tools/list") == 3
         assert peer.mirrored("x") == (Mirrored(("a",), "A", "string"),)
-        assert peer.mirrored("plain") == peer.mirrored("unheard-of") == NOTHING
+        assert peer.mirrored("plain") == NOTHING
+        assert peer.mirrored("unheard-of") is None
         await peer.aclose()
 
 
@@ -130,6 +132,37 @@ async def test_calls_of_other_kinds_do_not_wait_for_the_tools() -> None:
         assert server.methods().count("tools/call") == 1
         assert not gone.settled
         await peer.aclose()
+
+
+async def test_the_tools_can_be_waited_for() -> None:
+    async with raw_server(with_tools(plain, pages([PLAIN], [GOOD]))) as server:
+        peer = await open_at(server.url)
+        listed = asyncio.Event()
+        assert peer.wait_for_tools(listed.set)
+        assert not listed.is_set()
+        await asyncio.wait_for(listed.wait(), 10)
+        assert peer.mirrored("x") is not None
+        assert not peer.wait_for_tools(listed.set)
+        await peer.aclose()
+    async with raw_server(sessions(plain)) as server:
+        peer = await open_at(server.url)
+        assert not peer.wait_for_tools(listed.set)
+        await peer.aclose()
+
+
+async def test_nobody_waits_for_the_tools_of_a_server_that_is_gone() -> None:
+    async def behave(request: Request, line: Line) -> None:
+        if request.method == "tools/list":
+            await line.gone()
+        await served(request, line)
+
+    served = with_tools(plain, pages([]))
+    async with raw_server(behave) as server:
+        peer = await open_at(server.url)
+        late = asyncio.Event()
+        assert peer.wait_for_tools(late.set)
+        await peer.aclose()
+        await asyncio.wait_for(late.wait(), 10)
 
 
 async def test_a_server_that_does_not_list_its_tools_is_called_all_the_same() -> None:

@@ -177,6 +177,19 @@ def test_rung_5_mirrored_arguments(
         refused(reply, 400, -32020)
 
 
+@pytest.mark.parametrize("sent", [[], [(b"Mcp-Param-Region", b"us")]])
+def test_rung_5_needs_nobody_to_have_listed_the_tools(
+    client: MakeClient, sent: list[Header]
+) -> None:
+    with face("hot", talker("talker", "modern")) as fresh:
+        modern = client(fresh, "talker")
+        call = body(arguments={"region": "eu"}, name="regional")
+        headers = [ACCEPT, *routing(name="regional")]
+        refused(modern.send(call, *headers, *sent), 400, -32020)
+        good = modern.send(call, *headers, (b"Mcp-Param-Region", b"eu"))
+        assert good.text() == "eu"
+
+
 @pytest.mark.parametrize("method", ["tasks/get", "tasks/update", "tasks/cancel"])
 def test_rung_6_the_tasks_extension(front: Face, client: MakeClient, method: str) -> None:
     modern = client(front, "modern")

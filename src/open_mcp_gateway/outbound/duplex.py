@@ -27,6 +27,8 @@ from open_mcp_gateway.errors import (
 from open_mcp_gateway.outbound.channel import Channel, Loss
 from open_mcp_gateway.outbound.handshake import DISCOVER
 from open_mcp_gateway.outbound.inflight import InFlight
+from open_mcp_gateway.outbound.listing import FirstLook, has_tools
+from open_mcp_gateway.outbound.noise import Noise
 from open_mcp_gateway.outbound.own_request import OwnRequest
 from open_mcp_gateway.outbound.peer import Audience, Handshake, Ticket, Waiter
 from open_mcp_gateway.outbound.relation import CANCELLED
@@ -53,9 +55,6 @@ NEVER_S = math.inf
 _TIMER_SLACK_S = 0.002
 """Loop timers count in milliseconds and may fire that much early."""
 
-_NOISE_INTERVAL_S = 60.0
-"""At most one warning about unreadable output of a server in this time."""
-
 _log = logging.getLogger(__name__)
 
 
@@ -68,6 +67,7 @@ class DuplexPeer:
         "_channel",
         "_closing",
         "_entry",
+        "_first_look",
         "_handshake",
         "_inflight",
         "_loop",
@@ -76,7 +76,6 @@ class DuplexPeer:
         "_name",
         "_next_id",
         "_noise",
-        "_noise_told_at_s",
         "_stamp",
         "_tools",
         "_unasked",
@@ -100,9 +99,10 @@ class DuplexPeer:
         self._loss: Loss | None = None
         self._closing = False
         self._tools = ToolSchemas(entry.spec.id)
+        self._first_look: FirstLook | None = None
+        """Only at stateless servers that have tools."""
         self._lost_callbacks: list[Callable[[GatewayError], None]] = []
-        self._noise = 0
-        self._noise_told_at_s = -math.inf
+        self._noise = Noise(self._name)
         self.strays = 0
         """Responses to nothing that is in flight: late, repeated, or with a wrong id."""
 
@@ -129,6 +129,12 @@ class DuplexPeer:
 
     def call(self, permit: Permit, call: Call, waiter: Waiter, *, deadline_s: float) -> Ticket:
         self._check(permit)
+        return self._begin(call, waiter, deadline_s)
+
+    def _begin(self, call: Call, waiter: Waiter, deadline_s: float) -> Ticket:
+        """The call of somebody, or of the gateway itself. Raises as ``call``."""
+        if self._loss is not None or self._closing:
+            raise UpstreamUnavailable(self._gone())
         if self._channel.full:
             raise Busy(f"Server '{self._name}' takes no more input now; try again later")
         upstream_id = self._next_id
@@ -160,8 +166,11 @@ class DuplexPeer:
     def attend(self, audience: Audience) -> None:
         self._unasked.audience = audience
 
-    def mirrored(self, tool: str) -> Fields:
+    def mirrored(self, tool: str) -> Fields | None:
         return self._tools.fields(tool)
+
+    def wait_for_tools(self, then: Callable[[], None]) -> bool:
+        return self._first_look is not None and self._first_look.wait(then)
 
     async def probe(self) -> None:
         if self._stamp is None:
@@ -214,6 +223,8 @@ class DuplexPeer:
         if handshake.era is Era.MODERN:
             self._stamp = Stamp(handshake.version)
             self._unasked.modern = True
+            if has_tools(handshake):
+                self._first_look = FirstLook(self._tools, self._begin)
 
     # As a Receiver
 
@@ -335,19 +346,7 @@ class DuplexPeer:
             return
         upstream_id = id_of_odd_message(message)
         if upstream_id is None or not self._fail(upstream_id, f"broke the protocol: {error}"):
-            self._count_noise(len(message))
-
-    def _count_noise(self, size_bytes: int) -> None:
-        self._noise += 1
-        now_s = self._loop.time()
-        if now_s - self._noise_told_at_s < _NOISE_INTERVAL_S:
-            return
-        self._noise_told_at_s = now_s
-        _log.warning(
-            "server sends what is not JSON-RPC; skipped",
-            extra={"server": self._name, "messages": self._noise, "size_bytes": size_bytes},
-        )
-        self._noise = 0
+            self._noise.heard(len(message))
 
     def _broken(self, what: str, detail: str = "") -> UpstreamBroken:
         text = f"Server '{self._name}' {what}; it may have taken effect. {detail}".rstrip()

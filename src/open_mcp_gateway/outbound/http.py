@@ -147,9 +147,13 @@ class HttpPeer:
         """See ``Peer``."""
         self._audience = audience
 
-    def mirrored(self, tool: str) -> Fields:  # noqa: ARG002 - for the other era
+    def mirrored(self, tool: str) -> Fields | None:  # noqa: ARG002 - for the other era
         """See ``Peer``."""
         return NOTHING
+
+    def wait_for_tools(self, then: Callable[[], None]) -> bool:  # noqa: ARG002 - for the other era
+        """See ``Peer``."""
+        return False
 
     async def probe(self) -> None:
         """See ``Peer``."""

@@ -26,7 +26,7 @@ from open_mcp_gateway.outbound.handshake import (
 from open_mcp_gateway.outbound.http import NO_ENDPOINT, HttpPeer, version_header
 from open_mcp_gateway.outbound.http_call import HttpCall
 from open_mcp_gateway.outbound.link import Link
-from open_mcp_gateway.outbound.listing import Listing, has_tools
+from open_mcp_gateway.outbound.listing import FIRST_LISTING_S, Listing, has_tools
 from open_mcp_gateway.outbound.peer import Handshake
 from open_mcp_gateway.outbound.relation import (
     CANCELLED,
@@ -51,10 +51,7 @@ from open_mcp_gateway.protocol.jsonrpc import (
     notification,
     request,
 )
-from open_mcp_gateway.protocol.mirrored import Fields, headers_for
-
-FIRST_LISTING_S: Final = 2.0
-"""How long the listing of a fresh server's tools may keep the first calls of tools waiting."""
+from open_mcp_gateway.protocol.mirrored import NOTHING, Fields, headers_for
 
 RELIST_AFTER_S: Final = 0.2
 """Every listener hears of a change; one look at the tools is enough for all of them."""
@@ -78,6 +75,8 @@ class ModernPeer(HttpPeer):
         self._listing: Listing | None = None
         self._first_listing: asyncio.TimerHandle | None = None
         """While it is set, calls of tools wait: what headers they need is not known yet."""
+        self._curious: list[Callable[[], None]] = []
+        """Who waits for the same, elsewhere."""
         self._relisting: asyncio.TimerHandle | None = None
         self._asking_again: asyncio.Task[None] | None = None
 
@@ -87,16 +86,22 @@ class ModernPeer(HttpPeer):
             self._first_listing = self._loop.call_later(FIRST_LISTING_S, self._stop_waiting)
             self._list()
 
-    def mirrored(self, tool: str) -> Fields:
+    def mirrored(self, tool: str) -> Fields | None:
         """See ``Peer``."""
         return self.tools.fields(tool)
+
+    def wait_for_tools(self, then: Callable[[], None]) -> bool:
+        """See ``Peer``."""
+        if self._first_listing is not None:
+            self._curious.append(then)
+        return self._first_listing is not None
 
     def word(self, call: HttpCall) -> None:
         asked = call.call
         params = self._stamp.params(asked, call.id)
         call.headers = modern_headers(self._version_header, asked.method, params)
         if self.tools.annotated and asked.method == CALL:
-            fields = self.tools.fields(tool_of(params) or "")
+            fields = self.tools.fields(tool_of(params) or "") or NOTHING
             call.headers += headers_for(fields, params.get("arguments"))
         call.body = request(call.id, asked.method, encode_params(params))
 
@@ -266,6 +271,9 @@ class ModernPeer(HttpPeer):
         for call in self._held:
             self.word(call)
         self.release()
+        curious, self._curious = self._curious, []
+        for then in curious:
+            self._loop.call_soon(then)
 
 
 def _subscribed(message: bytes, raw_id: bytes) -> bytes:

@@ -14,6 +14,9 @@ from open_mcp_gateway.outbound.peer import Handshake, Question, Waiter
 from open_mcp_gateway.outbound.tools import LIST, ToolSchemas
 from open_mcp_gateway.protocol.jsonrpc import Call, Incoming, encode
 
+FIRST_LISTING_S: Final = 2.0
+"""How long the listing of a fresh server's tools may keep the first calls of tools waiting."""
+
 LISTING_S: Final = 30.0
 """How long each page may take."""
 
@@ -84,3 +87,35 @@ class Listing:
 
     def asked(self, question: Question) -> None:
         """Stateless servers ask nothing."""
+
+
+class FirstLook:
+    """Lists the tools once, when somebody first has to know them."""
+
+    __slots__ = ("_loop", "_over", "_start", "_timer", "_tools", "_waiting")
+
+    def __init__(self, tools: ToolSchemas, start: Callable[[Call, Waiter, float], object]) -> None:
+        self._tools = tools
+        self._start = start
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._waiting: list[Callable[[], None]] = []
+        self._over = False
+
+    def wait(self, then: Callable[[], None]) -> bool:
+        """See ``Peer.wait_for_tools``."""
+        if self._over:
+            return False
+        self._waiting.append(then)
+        if self._timer is None:
+            self._timer = self._loop.call_later(FIRST_LISTING_S, self._end)
+            Listing(self._tools, self._start, self._end).ask(None)
+        return True
+
+    def _end(self) -> None:
+        self._over = True
+        if self._timer is not None:
+            self._timer.cancel()
+        waiting, self._waiting = self._waiting, []
+        for then in waiting:
+            self._loop.call_soon(then)  # ``wait`` may not have returned yet

@@ -150,9 +150,13 @@ class Peer(Protocol):
         here.
         """
 
-    def mirrored(self, tool: str) -> Fields:
-        """The arguments that calls of a stateless server's tool repeat in headers; none while the
+    def mirrored(self, tool: str) -> Fields | None:
+        """The arguments that calls of a stateless server's tool repeat in headers; None while the
         tool is not known."""
+
+    def wait_for_tools(self, then: Callable[[], None]) -> bool:
+        """Have ``then`` called, later, once it is known what tools a stateless server has, or that
+        it does not say so in time. False where there is nothing to wait for."""
 
     async def probe(self) -> None:
         """Ask the server for a sign of life (``ping``, or ``server/discover`` in the modern era).

@@ -13,7 +13,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from open_mcp_gateway.names import ServerId
 from open_mcp_gateway.protocol.jsonrpc import encode
-from open_mcp_gateway.protocol.mirrored import NOTHING, Fields, Invalid, mirrored_fields
+from open_mcp_gateway.protocol.mirrored import Fields, Invalid, mirrored_fields
 
 LIST: Final = "tools/list"
 CALL: Final = "tools/call"
@@ -62,9 +62,9 @@ class ToolSchemas:
         self.annotated = False
         """Some tool wants arguments repeated in headers."""
 
-    def fields(self, name: str) -> Fields:
-        """What calls of the tool repeat in headers."""
-        return self._fields.get(name, NOTHING)
+    def fields(self, name: str) -> Fields | None:
+        """What calls of the tool repeat in headers; None: it is not known."""
+        return self._fields.get(name)
 
     def learn(self, message: bytes) -> str | None:
         """Take in the answer to a ``tools/list``; the cursor of the next page, None at the end."""

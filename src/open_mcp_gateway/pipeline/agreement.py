@@ -20,6 +20,17 @@ from open_mcp_gateway.protocol.meta import PROGRESS_TOKEN, read_meta, without_co
 INTERACTIVE: Final = frozenset({"roots", "sampling", "elicitation", "tasks"})
 """Client capabilities by which a server can ask something of this one client."""
 
+_NEEDED: Final = {
+    "elicitation/create": "elicitation",
+    "sampling/createMessage": "sampling",
+    "roots/list": "roots",
+    "tasks/get": "tasks",
+    "tasks/result": "tasks",
+    "tasks/list": "tasks",
+    "tasks/cancel": "tasks",
+}
+"""What a client has to have declared to be asked this. Methods of extensions are not known here."""
+
 _text = msgspec.json.Decoder(str)
 _members = msgspec.json.Decoder(dict[str, Raw])
 _sorted = msgspec.json.Encoder(order="sorted")
@@ -46,6 +57,13 @@ def manner_for(spec: ServerSpec, params: Params, session_id: str, isolation: Iso
         capabilities=_sorted.encode(capabilities),
         owner=session_id if alone else "",
     )
+
+
+def may_be_asked(manner: Manner, method: str) -> bool:
+    """Whether a server may ask this of the client that a connection was opened for: on one that
+    belongs to nobody, nobody may be asked."""
+    needed = _NEEDED.get(method)
+    return bool(manner.owner) and (needed is None or needed in _members.decode(manner.capabilities))
 
 
 def other_era(params: Params, spoken: tuple[str, ...]) -> InvalidParams:

@@ -21,7 +21,7 @@ from open_mcp_gateway.errors import (
     UnsupportedVersion,
     WrongKey,
 )
-from open_mcp_gateway.outbound.peer import ANY_MANNER, Manner
+from open_mcp_gateway.outbound.peer import ANY_MANNER, Manner, Peer
 from open_mcp_gateway.outbound.relation import LISTEN, SUBSCRIPTION_ID
 from open_mcp_gateway.pipeline.errand import Means
 from open_mcp_gateway.pipeline.exchange import Exchange
@@ -214,20 +214,28 @@ class _ModernExchange(Exchange):
             text = "the server was opened with a session"
             self._settle(EraNotSpoken(text, spoken=(handshake.version,)))
             return True
-        problem = self._rung_5(lease)
-        if problem is not None:
-            self._settle(HeaderMismatch(problem))
+        if self._mirrored is not None and self._waits_or_fails(lease.peer, self._mirrored):
             return True
         return super().run(lease)
 
-    def _rung_5(self, lease: Lease) -> str | None:
-        """What of the headers does not fit the arguments (server/tools#x-mcp-header). Checked for
-        every server whose schema is known, for its clients have seen the schema too."""
-        params, sent = self.call.params, self._mirrored
-        if sent is None or params is None:
-            return None
-        fields = lease.peer.mirrored(sent.name or "")  # the tool's: rung 2 has compared them
-        return check(fields, params.get("arguments"), sent.headers) if fields else None
+    def _waits_or_fails(self, peer: Peer, sent: Routing) -> bool:
+        """Whether headers do not fit the arguments (server/tools#x-mcp-header), or it is yet to be
+        found out which must. Over whatever transport: clients have seen the schema too, and who has
+        not listed the tools must not get around the check by that."""
+        fields = peer.mirrored(sent.name or "")  # the tool's: rung 2 has compared them
+        if fields is None:
+            return peer.wait_for_tools(self._go_on)
+        arguments = (self.call.params or {}).get("arguments")
+        problem = check(fields, arguments, sent.headers) if fields else None
+        if problem is not None:
+            self._settle(HeaderMismatch(problem))
+        return problem is not None
+
+    def _go_on(self) -> None:
+        """What there is to know of the tools is known."""
+        if not self.over:
+            self.ran = False
+            self.start()
 
     def answered(self, message: bytes, upstream_id: int) -> None:
         caller, server_id = self.permit.principal.key_id, self.permit.entry.spec.id

@@ -16,14 +16,14 @@ from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.errors import Busy, GatewayError, InvalidParams, InvalidRequest, NotFound
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Handshake, Manner, Question
 from open_mcp_gateway.pipeline import narrowing, notices
-from open_mcp_gateway.pipeline.agreement import for_upstream, manner_for, string_in
+from open_mcp_gateway.pipeline.agreement import for_upstream, manner_for, may_be_asked, string_in
 from open_mcp_gateway.pipeline.backlog import Backlog
 from open_mcp_gateway.pipeline.errand import Errand, Means
 from open_mcp_gateway.pipeline.hub import LEVELS, Hub
 from open_mcp_gateway.pipeline.questions import Channel, Questions
 from open_mcp_gateway.pipeline.session_exchange import Opening, SessionExchange
 from open_mcp_gateway.pipeline.sink import Sink
-from open_mcp_gateway.protocol.faults import INTERNAL_ERROR
+from open_mcp_gateway.protocol.faults import INTERNAL_ERROR, METHOD_NOT_FOUND
 from open_mcp_gateway.protocol.jsonrpc import Call, Incoming, response
 from open_mcp_gateway.supervisor.lease import Lease
 
@@ -216,9 +216,12 @@ class ClientSession:
         self.pose_through(question, lambda message: self.deliver(message, urgent=True))
 
     def pose_through(self, question: Question, channel: Channel) -> None:
-        """Ask the client something on a certain stream."""
+        """Ask the client something on a certain stream, if it said that it can be asked."""
         if self.closed or self._hung_up:
             question.refuse(INTERNAL_ERROR, "the client is gone")
+            return
+        if not may_be_asked(self.manner, question.method):
+            question.refuse(METHOD_NOT_FOUND, "the client has not declared that capability")
             return
         self._questions.pose(question, channel)
         for exchange in self._running.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from msgspec import UNSET, Raw, UnsetType
@@ -20,7 +21,7 @@ from open_mcp_gateway.protocol.jsonrpc import (
     decode_incoming,
     decode_message,
 )
-from open_mcp_gateway.protocol.mirrored import NOTHING, Fields
+from open_mcp_gateway.protocol.mirrored import Fields
 from tests.unit.pipeline.exchanges import Desk, HandLease, HandPeer
 
 MODERN_HANDSHAKE = Handshake(era=Era.MODERN, version="2026-07-28", result=b"{}")
@@ -102,9 +103,16 @@ class ToolPeer(HandPeer):
     def __init__(self, handshake: Handshake = MODERN_HANDSHAKE) -> None:
         super().__init__(handshake)
         self.fields: dict[str, Fields] = {}
+        self.curious: list[Callable[[], None]] | None = None
+        """Who waits for what the tools want; None: it is all there."""
 
-    def mirrored(self, tool: str) -> Fields:
-        return self.fields.get(tool, NOTHING)
+    def mirrored(self, tool: str) -> Fields | None:
+        return self.fields.get(tool)
+
+    def wait_for_tools(self, then: Callable[[], None]) -> bool:
+        if self.curious is not None:
+            self.curious.append(then)
+        return self.curious is not None
 
     def answer(self, message: dict[str, Any]) -> None:
         """The answer to the earliest call in flight."""

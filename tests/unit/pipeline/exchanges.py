@@ -96,8 +96,11 @@ class HandPeer:
     def attend(self, audience: Audience) -> None:
         self.audience = audience
 
-    def mirrored(self, tool: str) -> Fields:
+    def mirrored(self, tool: str) -> Fields | None:
         raise AssertionError(tool)
+
+    def wait_for_tools(self, then: Callable[[], None]) -> bool:
+        raise AssertionError(then)
 
     async def probe(self) -> None: ...
 

@@ -25,7 +25,7 @@ from open_mcp_gateway.pipeline.errand import Means
 from open_mcp_gateway.pipeline.modern import ModernFace, declares_tasks, era_refusal
 from open_mcp_gateway.pipeline.reply import Headers, Reply
 from open_mcp_gateway.pipeline.states import StateSeal
-from open_mcp_gateway.protocol.mirrored import NOTHING, Invalid, mirrored_fields
+from open_mcp_gateway.protocol.mirrored import NOTHING, Fields, Invalid, mirrored_fields
 from open_mcp_gateway.protocol.routing import Routing, routing_of
 from tests.unit.pipeline.clients import HandSink, OwnerDesk, ToolPeer, call
 from tests.unit.pipeline.exchanges import HANDSHAKE, Caller, HandLease
@@ -132,8 +132,7 @@ async def test_a_server_of_the_other_era() -> None:
 )
 async def test_mirrored_arguments(schema: bytes, params: dict[str, Any], fits: bool) -> None:
     async with place() as here:
-        fields = mirrored_fields(schema)
-        here.peer.fields["t"] = NOTHING if isinstance(fields, Invalid) else fields
+        here.peer.fields["t"] = fields_of(schema)
         name = params["name"] if isinstance(params["name"], str) else "t"
         headers = (
             (b"mcp-protocol-version", b"2026-07-28"),
@@ -147,6 +146,67 @@ async def test_mirrored_arguments(schema: bytes, params: dict[str, Any], fits: b
             sink = here.ask("tools/call", headers=headers, **params)
         assert [type(error) for error in sink.errors] == ([] if fits else [HeaderMismatch])
         assert len(here.peer.calls) == fits
+
+
+def fields_of(schema: bytes) -> Fields:
+    """What calls of a tool with this schema repeat."""
+    fields = mirrored_fields(schema)
+    return NOTHING if isinstance(fields, Invalid) else fields
+
+
+CALLED: dict[str, Any] = {"name": "t", "arguments": {"a": "y"}}
+NAMED = (
+    (b"mcp-protocol-version", b"2026-07-28"),
+    (b"mcp-method", b"tools/call"),
+    (b"mcp-name", b"t"),
+)
+
+
+async def test_a_call_waits_until_the_schemas_are_known() -> None:
+    async with place() as here:
+        curious = here.peer.curious = []
+        sinks = {
+            value: here.ask("tools/call", headers=(*NAMED, (b"mcp-param-a", value)), **CALLED)
+            for value in (b"x", b"y")
+        }
+        missing = here.ask("tools/call", headers=NAMED, **CALLED)
+        here.ask("tools/call", **CALLED)  # without headers there is nothing to compare
+        assert len(here.peer.calls) == 1
+        here.face.end_if(lambda who: who.key_id == "nobody")
+        here.peer.fields["t"] = fields_of(SCHEMA)
+        here.peer.curious = None
+        for then in curious:
+            then()
+        assert [type(error) for error in sinks[b"x"].errors] == [HeaderMismatch]
+        assert [type(error) for error in missing.errors] == [HeaderMismatch]
+        assert sinks[b"y"].outcomes == 0
+        assert len(here.peer.calls) == 2
+
+
+async def test_who_leaves_while_the_schemas_are_asked_for_is_not_served() -> None:
+    async with place() as here:
+        curious = here.peer.curious = []
+        sink = here.ask("tools/call", headers=NAMED, **CALLED)
+        here.face.end_if(lambda _: True)
+        here.peer.curious = None
+        curious[0]()
+        assert [type(error) for error in sink.errors] == [WrongKey]
+        assert here.peer.calls == []
+
+
+async def test_the_server_goes_away_while_it_is_asked_for_its_schemas() -> None:
+    async with place() as here:
+        gone = here.peer
+        curious = gone.curious = []
+        sink = here.ask("tools/call", headers=NAMED, **CALLED)
+        here.desk.running = None
+        curious[0]()
+        here.desk.coming.append(HandLease(ToolPeer()))
+        here.desk.go_on.set()
+        await anyio.wait_all_tasks_blocked()
+        assert sink.outcomes == 0
+        assert gone.calls == []
+        assert here.desk.asked == 1
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from open_mcp_gateway.errors import (
 from open_mcp_gateway.outbound.peer import ANY_MANNER
 from open_mcp_gateway.pipeline import questions
 from open_mcp_gateway.pipeline import session as module
+from open_mcp_gateway.pipeline.channel_sink import ChannelSink
 from open_mcp_gateway.pipeline.errand import Means
 from open_mcp_gateway.pipeline.hub import Hub
 from open_mcp_gateway.pipeline.session import ClientSession
@@ -308,7 +309,7 @@ async def test_sinks_that_wait_for_nothing_are_left_alone() -> None:
 
 async def test_a_persons_time_is_not_the_servers() -> None:
     async with place(lease()) as here:
-        session = here.opened(roots={})
+        session = here.opened(elicitation={})
         channel_of(session)
         asked(session, "tools/call", name="x")
         start_s = here.means.clock.monotonic()
@@ -353,7 +354,7 @@ async def test_what_it_hears_while_a_call_is_in_flight_is_a_sign_of_life_too() -
 
 async def test_questions_without_a_channel_wait_for_one() -> None:
     async with place(lease()) as here:
-        session = here.opened(roots={})
+        session = here.opened(elicitation={})
         question = Asked(params=Raw(b'{"a":1.0}'))
         audience_of(here.peer).asked(question)
         (message,) = channel_of(session)
@@ -373,7 +374,7 @@ async def test_questions_without_a_channel_wait_for_one() -> None:
 
 async def test_questions_that_are_called_off() -> None:
     async with place(lease()) as here:
-        session = here.opened(roots={})
+        session = here.opened(elicitation={})
         came = channel_of(session)
         audience = audience_of(here.peer)
         audience.asked(Asked(b'"s"'))
@@ -390,7 +391,7 @@ async def test_questions_that_are_called_off() -> None:
 
 async def test_questions_that_nobody_answers() -> None:
     async with place(lease()) as here:
-        session = here.opened(roots={})
+        session = here.opened(elicitation={})
         channel_of(session)
         old, new = Asked(b"1"), Asked(b"2")
         session.pose(old)
@@ -408,7 +409,7 @@ async def test_questions_that_nobody_answers() -> None:
 
 async def test_questions_of_a_closed_session() -> None:
     async with place(lease()) as here:
-        session = here.opened(roots={})
+        session = here.opened(elicitation={})
         channel_of(session)
         open_, late = Asked(), Asked()
         session.pose(open_)
@@ -418,6 +419,33 @@ async def test_questions_of_a_closed_session() -> None:
         assert [one.owner for one in here.desk.released] == [session.session_id]
         audience_of(here.peer).asked(late)
         assert late.refusals[-1].startswith("no client here")
+
+
+@pytest.mark.parametrize(
+    ("settings", "capabilities", "may"),
+    [
+        ({}, {"elicitation": {}}, True),
+        ({}, {"roots": {}}, False),
+        ({}, {}, False),
+        ({"interactive": False}, {"elicitation": {}}, False),
+        ({"isolation": Isolation.SESSION}, {}, False),
+        ({"interactive": False, "isolation": Isolation.SESSION}, {"elicitation": {}}, False),
+    ],
+)
+async def test_a_client_is_asked_only_what_it_said_it_can_be_asked(
+    settings: dict[str, Any], capabilities: dict[str, Any], may: bool
+) -> None:
+    async with place(lease()) as here:
+        session = here.session(**settings)
+        session.take(initialize(**capabilities), HandSink(), "r")
+        came: list[bytes] = []
+        session.take(call("tools/call", 1, name="x"), ChannelSink(session, came.append, "r"), "r")
+        (waiter,) = here.peer.waiters
+        question = Asked()
+        waiter.asked(question)  # on the stream of the call, as servers over HTTP ask
+        assert (len(came), question.refusals == []) == (may, may)
+        assert all("not declared" in text for text in question.refusals)
+        session.close()
 
 
 # ── the channel ──────────────────────────────────────────────────────────────────────────────────

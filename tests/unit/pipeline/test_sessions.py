@@ -14,6 +14,7 @@ from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.auth.principal import Permission, Principal
 from open_mcp_gateway.errors import Busy, InvalidParams, NotFound
 from open_mcp_gateway.names import KeyId
+from open_mcp_gateway.outbound.peer import Manner
 from open_mcp_gateway.pipeline import backlog, sessions
 from open_mcp_gateway.pipeline.backlog import Backlog
 from open_mcp_gateway.pipeline.channel_sink import ChannelSink
@@ -225,6 +226,7 @@ def test_a_backlog_is_bounded() -> None:
 async def test_a_channel_takes_everything() -> None:
     async with registry() as place:
         session = opened(place).core
+        session.manner = Manner(capabilities=b'{"elicitation":{}}', owner="s")
         came = channel_of(session)
         assert session.channel is not None
         sink = ChannelSink(session, session.channel, "r")

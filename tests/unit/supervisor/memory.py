@@ -148,6 +148,9 @@ class MemoryPeer:
     def mirrored(self, tool: str) -> Fields:
         raise AssertionError(tool)
 
+    def wait_for_tools(self, then: Callable[[], None]) -> bool:
+        raise AssertionError(then)
+
     async def probe(self) -> None:
         self.probes += 1
         await anyio.lowlevel.checkpoint()
