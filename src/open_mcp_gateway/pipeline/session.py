@@ -118,6 +118,7 @@ class ClientSession:
     def _exchange(self, call: Call, sink: Sink, request_id: str) -> SessionExchange | None:
         """What is to be sent; None where the server must not or need not hear of it, because other
         sessions share its connection."""
+        call = for_upstream(call)  # may refuse it: before the session remembers anything of it
         params, then = call.params or {}, None
         if call.method == "logging/setLevel":
             level = string_in(params, "level")
@@ -125,13 +126,14 @@ class ClientSession:
             if needed is None:
                 self.level = level
                 return None
-            call = Call(call.method, call.id, {**params, "level": _raw(needed)})
+            asking = {**params, "level": _raw(needed)}
+            call = Call(call.method, call.id, asking, progress_token=call.progress_token)
             then = self._levelled(level, needed)
         elif call.method == "resources/subscribe":
             then = self._subscribe(string_in(params, "uri"))
         elif call.method == "resources/unsubscribe" and self._unsubscribe(string_in(params, "uri")):
             return None
-        return SessionExchange(self, for_upstream(call), sink, request_id, then=then)
+        return SessionExchange(self, call, sink, request_id, then=then)
 
     def notification(self, call: Call) -> None:
         """Pass on what concerns the server; what concerns a request goes under its upstream id."""
