@@ -260,10 +260,14 @@ async def test_log_messages_go_to_the_one_call_that_asked_for_some() -> None:
         logging = Call(
             "tools/call", b"1", tool_params("log", level="info", data=1), log_level=Raw(b'"info"')
         )
-        quiet = caller.tool("gated_progress", gate="a")
+        listening, _ = caller.send(listen_call(b"1", toolsListChanged=True), within_s=math.inf)
+        await listening.note()
         outcome = await caller.send(logging)[0].wait()
         (note,) = outcome.notes
         assert note["params"] == {"level": "info", "logger": "test", "data": 1}
+        # With another in flight it could be about that one, whatever that asked for.
+        quiet = caller.tool("gated_progress", gate="a")
+        assert (await caller.send(logging)[0].wait()).notes == []
         # Two that asked: it could be about either, so neither hears of it.
         second = Call(
             "tools/call", b"2", tool_params("gated_progress", gate="b"), log_level=Raw(b'"info"')

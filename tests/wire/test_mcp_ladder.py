@@ -196,8 +196,11 @@ def test_rung_6_the_tasks_extension(front: Face, client: MakeClient, method: str
     error = modern.modern(method, {"taskId": "t-1"})
     data = refused(error, 400, -32021, id=1)["data"]
     assert data == {"requiredCapabilities": {"extensions": {TASKS: {}}}}
+    listen = {"notifications": {"taskIds": ["t-1"]}}
+    data = refused(modern.modern("subscriptions/listen", listen), 400, -32021, id=2)["data"]
+    assert data == {"requiredCapabilities": {"extensions": {TASKS: {}}}}
     declared: Json = {CAPABILITIES: {"extensions": {TASKS: {}}}}
-    refused(modern.modern(method, {"taskId": "t-1"}, meta=declared), 400, -32602, id=2)
+    refused(modern.modern(method, {"taskId": "t-1"}, meta=declared), 400, -32602, id=3)
 
 
 @pytest.mark.parametrize(

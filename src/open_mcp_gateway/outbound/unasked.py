@@ -126,9 +126,9 @@ class Unasked:
     def _logged(self, incoming: Incoming, message: bytes) -> None:
         """Log messages do not say which call they belong to: where it could be several they are
         dropped, for they may hold what only one of the callers may see."""
-        wanting = [entry for entry in self._inflight.values() if entry.call.log_level is not None]
-        if len(wanting) == 1:
-            wanting[0].waiter.related(message, incoming)
+        meant = [entry for entry in self._inflight.values() if _may_be_told_of(entry.call)]
+        if len(meant) == 1 and meant[0].call.log_level is not None:
+            meant[0].waiter.related(message, incoming)
         else:
             self._drop("log message to nobody in particular")
 
@@ -141,6 +141,14 @@ class Unasked:
 
     def _drop(self, what: str) -> None:
         _log.debug("%s dropped", what, extra={"server": self._name})
+
+
+def _may_be_told_of(call: Call) -> bool:
+    """Whether a log message may be about this call, even if it asked for none: servers do not all
+    keep to that. The gateway's own requests are nobody's, and a subscription only waits."""
+    if call.log_level is not None:
+        return True
+    return call.id is not None and call.method != LISTEN
 
 
 def raw_id_of(entry: Entry) -> bytes:

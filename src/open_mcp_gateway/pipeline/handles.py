@@ -27,6 +27,8 @@ LISTS: Final = frozenset(
 TASKS: Final = frozenset(
     {"tasks/get", "tasks/update", "tasks/cancel", "tasks/result", "subscriptions/listen"}
 )
+_ALWAYS_OF_TASKS: Final = frozenset({"tasks/get", "tasks/update", "tasks/cancel"})
+_LISTEN: Final = "subscriptions/listen"
 _TASK_LIST: Final = "tasks/list"
 _MAKES_TASKS: Final = frozenset({"tools/call"})
 _DIGEST_BYTES: Final = 16
@@ -138,6 +140,18 @@ class Handles:
         result["tasks"] = Raw(encode(kept))
         members["result"] = Raw(encode(result))
         return encode(members)
+
+
+def needs_tasks(call: Call) -> bool:
+    """Whether a stateless request is for callers of the tasks extension alone (SEP-2663)."""
+    if call.method in _ALWAYS_OF_TASKS:
+        return True
+    if call.method != _LISTEN or call.params is None:
+        return False
+    try:
+        return "taskIds" in _members.decode(call.params.get("notifications", Raw(b"{}")))
+    except msgspec.DecodeError:
+        return False
 
 
 def _handle(server_id: ServerId, text: str) -> _Handle:

@@ -25,7 +25,7 @@ from open_mcp_gateway.outbound.peer import ANY_MANNER, Manner, Peer
 from open_mcp_gateway.outbound.relation import LISTEN, SUBSCRIPTION_ID
 from open_mcp_gateway.pipeline.errand import Means
 from open_mcp_gateway.pipeline.exchange import Exchange
-from open_mcp_gateway.pipeline.handles import Handles
+from open_mcp_gateway.pipeline.handles import Handles, needs_tasks
 from open_mcp_gateway.pipeline.reply import ACCEPTED, Responder
 from open_mcp_gateway.pipeline.sink import HOLD_OPEN_S, DeferredSink, Sink, Waiting
 from open_mcp_gateway.pipeline.states import StateSeal
@@ -46,9 +46,6 @@ from open_mcp_gateway.supervisor.lease import Lease
 MODERN: Final = Manner(era=Era.MODERN)
 
 TASKS_EXTENSION: Final = "io.modelcontextprotocol/tasks"
-NEED_TASKS: Final = frozenset({"tasks/get", "tasks/update", "tasks/cancel"})
-"""Methods of an extension that the caller has to declare (SEP-2663). Asked before anything is said
-about whose task it is."""
 
 _STATUS: Final = {MISSING_CLIENT_CAPABILITY: 400, METHOD_NOT_FOUND: 404}
 """HTTP status of errors that come from the server, where it is not 200 (basic/transports)."""
@@ -154,9 +151,10 @@ class ModernFace:
             GatewayError: the request is at fault; nothing was sent or answered.
         """
         checked = climb(call, sent)
-        if call.method in NEED_TASKS and not declares_tasks(checked.capabilities):
+        if needs_tasks(checked) and not declares_tasks(checked.capabilities):
+            # Before anything is said about whose task it is.
             raise MissingCapability(
-                f"{call.method} needs the tasks extension",
+                f"this {call.method} needs the tasks extension",
                 required={"extensions": {TASKS_EXTENSION: {}}},
             )
         caller, spec = permit.principal.key_id, permit.entry.spec

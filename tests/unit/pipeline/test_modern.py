@@ -17,6 +17,7 @@ from open_mcp_gateway.auth.principal import Permission
 from open_mcp_gateway.errors import (
     EraNotSpoken,
     HeaderMismatch,
+    InvalidParams,
     MissingCapability,
     UnsupportedVersion,
     WrongKey,
@@ -223,6 +224,16 @@ async def test_the_tasks_extension(capabilities: bytes | None, declared: bool) -
     async with place() as here:
         with pytest.raises(MissingCapability):
             here.ask("tasks/get", taskId="t")
+        for ids in (["t"], [], 7):
+            with pytest.raises(MissingCapability) as refused:
+                here.ask(LISTEN, notifications={"taskIds": ids})
+            assert refused.value.data == {
+                "requiredCapabilities": {"extensions": {"io.modelcontextprotocol/tasks": {}}}
+            }
+        assert here.ask(LISTEN, notifications={"toolsListChanged": True}).errors == []
+        assert here.ask(LISTEN).errors == []
+        with pytest.raises(InvalidParams):
+            here.ask(LISTEN, notifications=7)
 
 
 @pytest.mark.parametrize(

@@ -567,6 +567,22 @@ async def test_subscriptions() -> None:
         assert first.begun == len(first.failures)
 
 
+async def test_a_refused_request_leaves_nothing_behind() -> None:
+    async with place(lease()) as here:
+        session = here.opened()
+        sink = asked(session, "resources/subscribe", uri="u", _meta=5)
+        assert [type(error) for error in sink.errors] == [InvalidRequest]
+        assert session.subscriptions == set()
+        asked(session, "resources/subscribe", uri="u")
+        here.peer.answer({"result": {}})
+        assert asked(session, "resources/unsubscribe", uri="u", _meta=5).errors
+        assert session.subscriptions == {"u"}
+        assert asked(session, "logging/setLevel", level="error", _meta=5).errors
+        assert [what for what, _ in sent(here)] == ["subscribe"]
+        assert session.inflight == 0
+        session.close()
+
+
 async def test_a_subscription_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_SUBSCRIPTIONS", 1)
     async with place(lease()) as here:
