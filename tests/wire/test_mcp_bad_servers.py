@@ -395,7 +395,7 @@ def test_sessions_leave_nothing(front: Face) -> None:
 
         flat(front, session)
     assert front.inside(lambda: len(front.gateway.sessions._sessions)) == 0
-    assert front.inside(front.gateway.sessions._counts.total) == 0
+    assert front.inside(front.gateway.sessions.count) == 0
 
 
 def test_disconnects_leave_nothing(front: Face) -> None:

@@ -25,7 +25,7 @@ from open_mcp_gateway.inbound.routes import Route, RouteKind
 from open_mcp_gateway.inbound.session_sink import SessionSink
 from open_mcp_gateway.pipeline.errand import Errand
 from open_mcp_gateway.pipeline.modern import ModernFace
-from open_mcp_gateway.pipeline.reply import ACCEPTED, Outlet, Reply, Responder, rpc_failure
+from open_mcp_gateway.pipeline.reply import ACCEPTED, Outlet, Reply, Responder, failed, rpc_failure
 from open_mcp_gateway.pipeline.sessions import HttpSession, Sessions
 from open_mcp_gateway.pipeline.streamlog import StreamLog, parse_event_id
 from open_mcp_gateway.protocol.classify import era_of
@@ -117,9 +117,8 @@ class McpEndpoint:
                     permit, call, arrival.headers, responder, arrival.request_id
                 )
             return self._legacy(arrival, permit, call, responder)
-        except GatewayError as error:
-            error.request_id = raw_id_of(message)
-            responder.respond(rpc_failure(error, arrival.request_id))
+        except Exception as error:  # noqa: BLE001 - a boundary: the answer names the request
+            responder.respond(failed(error, raw_id_of(message), arrival.request_id))
             return None
 
     def _answer(
@@ -138,7 +137,11 @@ class McpEndpoint:
             session = self.sessions.open(permit.principal, permit)
             opening = _Opening(self.sessions, session)
             sink = SessionSink(session, responder, arrival.request_id, on_outcome=opening.over)
-            opening.errand = session.core.take(call, sink, arrival.request_id)
+            try:
+                opening.errand = session.core.take(call, sink, arrival.request_id)
+            except BaseException:
+                self.sessions.end(session)
+                raise
             return opening
         session = self._session(arrival, permit)
         if call.id is None:

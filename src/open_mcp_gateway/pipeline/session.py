@@ -21,6 +21,7 @@ from open_mcp_gateway.pipeline.backlog import Backlog
 from open_mcp_gateway.pipeline.errand import Errand, Means
 from open_mcp_gateway.pipeline.hub import LEVELS, Hub
 from open_mcp_gateway.pipeline.questions import Channel, Questions
+from open_mcp_gateway.pipeline.reply import failure_of
 from open_mcp_gateway.pipeline.session_exchange import Opening, SessionExchange
 from open_mcp_gateway.pipeline.sink import Sink
 from open_mcp_gateway.protocol.faults import INTERNAL_ERROR
@@ -77,9 +78,8 @@ class ClientSession:
         self.last_used_s = self.means.clock.monotonic()
         try:
             errand = self._errand(call, sink, request_id)
-        except GatewayError as error:
-            error.request_id = call.id
-            sink.fail(error)
+        except Exception as error:  # noqa: BLE001 - a boundary: there has to be an outcome
+            sink.fail(failure_of(error, call.id, request_id))
             return None
         if errand is not None:
             errand.start()
