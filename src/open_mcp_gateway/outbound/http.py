@@ -25,6 +25,7 @@ from open_mcp_gateway.outbound.link import Link
 from open_mcp_gateway.outbound.own_request import OwnRequest
 from open_mcp_gateway.outbound.peer import Audience, Handshake, Waiter
 from open_mcp_gateway.protocol.jsonrpc import Call, Incoming, Params
+from open_mcp_gateway.protocol.responses import is_error
 
 NO_ENDPOINT = frozenset({404, 405, 410})
 """Statuses that, without a JSON-RPC body, say that this is no endpoint of MCP (any more)."""
@@ -95,6 +96,8 @@ class HttpPeer:
         """An answer to the POST of the call, but not under the call's id."""
         if answer.error is UNSET or answer.id == call.id or isinstance(answer.id, int):
             self.fail(call, self.link.broken("answered with the id of another call"))
+        elif not is_error(answer.error):
+            self.fail(call, self.link.broken("answered with an error that is none"))
         else:  # servers that could not read the id say null, or a word of their own
             self.answered(call, b'{"jsonrpc":"2.0","id":%d,"error":%b}' % (call.id, answer.error))
 
@@ -246,7 +249,7 @@ class HttpPeer:
             return
         if answer is not None and answer.id == call.id:
             # Also with an error status: the body is the answer (2026-07-28 basic/transports).
-            self.received(call, answer, reply.body)
+            call.take(answer, reply.body)
         elif answer is not None:
             self.misnumbered(call, answer)
         elif call.redirects < MAX_REDIRECTS and self.link.follow(reply):

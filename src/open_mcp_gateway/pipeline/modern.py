@@ -232,6 +232,7 @@ class _ModernExchange(Exchange):
         return check(fields, params.get("arguments"), self._mirrored)
 
     def answered(self, message: bytes, upstream_id: int) -> None:
+        self._end(failed=False)  # before anything that can fail
         caller, server_id = self.permit.principal.key_id, self.permit.entry.spec.id
         message = _between_hops(self._seal.sealed(caller, server_id, self.call, message))
         self._running.discard(self)
