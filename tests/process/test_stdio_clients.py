@@ -182,9 +182,14 @@ def test_no_line_ends_the_program(start: Start) -> None:
 
 def test_a_request_that_is_wrong_keeps_its_id(start: Start) -> None:
     with start("echo") as program:
-        program.write(b'{"jsonrpc":"1.0","id":"x","method":"ping"}\r\n')
-        answer = program.receive()
-        assert (answer["id"], answer["error"]["code"]) == ("x", -32600)
+        for line in (
+            b'{"jsonrpc":"1.0","id":"x","method":"ping"}\r\n',
+            b'{"id":"x","method":"ping"}\n',
+            b'{"jsonrpc":"2.0","id":"x","method":"ping","method":"ping"}\n',
+        ):
+            program.write(line)
+            answer = program.receive()
+            assert (answer["id"], answer["error"]["code"]) == ("x", -32600)
         program.write(b'{"jsonrpc":"2.0","id":2,"method":"tools/list","params":[1]}\n')
         answer = program.receive()
         assert (answer["id"], answer["error"]["code"]) == (2, -32600)

@@ -287,6 +287,7 @@ def test_a_batch_of_everything(front: Face, client: MakeClient) -> None:
             one.request("initialize", id="i"),
             one.request("no/such", id="n"),
             {"jsonrpc": "2.0", "id": "odd"},
+            {"id": "bare", "method": "ping"},
         ]
     )
     assert (reply.status, reply.headers["content-type"]) == (200, "application/json")
@@ -296,7 +297,8 @@ def test_a_batch_of_everything(front: Face, client: MakeClient) -> None:
     assert answers["i"]["error"]["code"] == -32600
     assert answers["n"]["error"]["code"] == -32601
     assert answers["odd"]["error"]["code"] == -32600
-    assert len(answers) == 5
+    assert answers["bare"]["error"]["code"] == -32600
+    assert len(answers) == 6
 
 
 def test_a_batch_that_wants_no_answer(front: Face, client: MakeClient) -> None:

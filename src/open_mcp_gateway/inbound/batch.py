@@ -58,7 +58,11 @@ def elements_of(body: bytes) -> list[tuple[Message, bytes]]:
         raise MalformedMessage(f"the body is not valid JSON: {error}") from error
     if len(raws) > MAX_MESSAGES:
         raise InvalidRequest(f"a batch may hold {MAX_MESSAGES} messages at most")
-    return [(decode_message(bytes(raw)), bytes(raw)) for raw in raws]
+    try:
+        return [(decode_message(bytes(raw)), bytes(raw)) for raw in raws]
+    except InvalidRequest as error:
+        error.request_id = None  # it is an answer to all of them
+        raise
 
 
 def check_batch(elements: list[tuple[Message, bytes]], version: str | None) -> None:

@@ -226,7 +226,7 @@ class Dispatcher:
         try:
             message = decode_message(body)
             server_id = point.server_of(arrival, message)
-            call = call_of(message)
+            call = call_of(message, enveloped=True)
             return self.forwarder.forward(
                 principal, server_id, call, request_id=arrival.request_id, responder=responder
             )
@@ -246,9 +246,9 @@ class Dispatcher:
         route, handler = match.route, match.route.handler
         if not (isinstance(handler, McpStream) and isinstance(route.permission, Permission)):
             raise InternalError(f"route {route.path} is wired wrongly")
-        if arrival.method == b"POST":
-            check_json(arrival)
         try:
+            if arrival.method == b"POST":
+                check_json(arrival)
             permit = self.forwarder.permits.get(principal, match.ref or "")
             return handler.serve(arrival, permit, body, responder)
         except Exception as error:  # noqa: BLE001 - a boundary: these routes answer in JSON-RPC

@@ -14,7 +14,6 @@ from msgspec import UNSET
 from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.auth.principal import Permission
 from open_mcp_gateway.errors import (
-    GatewayError,
     InvalidRequest,
     NotAcceptable,
 )
@@ -25,7 +24,7 @@ from open_mcp_gateway.inbound.routes import Route, RouteKind
 from open_mcp_gateway.inbound.session_sink import SessionSink
 from open_mcp_gateway.pipeline.errand import Errand
 from open_mcp_gateway.pipeline.modern import ModernFace
-from open_mcp_gateway.pipeline.reply import ACCEPTED, Outlet, Reply, Responder, failed, rpc_failure
+from open_mcp_gateway.pipeline.reply import ACCEPTED, Outlet, Reply, Responder, failed
 from open_mcp_gateway.pipeline.sessions import HttpSession, Sessions
 from open_mcp_gateway.pipeline.streamlog import StreamLog, parse_event_id
 from open_mcp_gateway.protocol.classify import era_of
@@ -98,12 +97,12 @@ class McpEndpoint:
     def _post(
         self, arrival: Arrival, permit: Permit, body: bytes, responder: Responder
     ) -> Abandonable | None:
-        _check_accepts(arrival, b"application/json", b"text/event-stream")
-        if is_batch(body):
-            return self._batch(arrival, permit, body, responder)
         message: Message | None = None
         try:
+            if is_batch(body):
+                return self._batch(arrival, permit, body, responder)
             message = decode_message(body)
+            _check_accepts(arrival, b"application/json", b"text/event-stream")
             if message.method is UNSET:
                 self._answer(arrival, permit, message, body, responder)
                 return None
@@ -154,15 +153,12 @@ class McpEndpoint:
 
     def _batch(
         self, arrival: Arrival, permit: Permit, body: bytes, responder: Responder
-    ) -> Abandonable | None:
-        try:
-            elements = elements_of(body)
-            session = self._session(arrival, permit)
-            check_batch(elements, session.core.version)
-            return Batch(session, responder, arrival.request_id).take(elements)
-        except GatewayError as error:
-            responder.respond(rpc_failure(error, arrival.request_id))
-            return None
+    ) -> Abandonable:
+        _check_accepts(arrival, b"application/json", b"text/event-stream")
+        elements = elements_of(body)
+        session = self._session(arrival, permit)
+        check_batch(elements, session.core.version)
+        return Batch(session, responder, arrival.request_id).take(elements)
 
     # ── GET ──────────────────────────────────────────────────────────────────────────────────────
 

@@ -75,6 +75,7 @@ class Message(Struct, frozen=True):
 
 
 _TOP_LEVEL = frozenset({"server_id", "jsonrpc", "id", "method", "params", "result", "error"})
+_ID = frozenset({"id"})
 _IN_PARAMS = frozenset({"name", "uri", "ref", "notifications", "taskId", "cursor", "_meta"})
 _INTEGER = re.compile(rb"-?(0|[1-9][0-9]*)")
 
@@ -108,7 +109,8 @@ def decode_message(body: bytes) -> Message:
 
     Raises:
         MalformedMessage: not JSON, not UTF-8, or nested too deeply.
-        InvalidRequest: JSON but not an object, or a member that counts is there twice.
+        InvalidRequest: JSON but not an object, or a member that counts is there twice; carries the
+            id where there is one.
     """
     try:
         if not body.isascii():
@@ -124,7 +126,11 @@ def decode_message(body: bytes) -> Message:
     if len(body) > 2 * MAX_DEPTH and nested_deeper(body, MAX_DEPTH):
         raise MalformedMessage(f"the JSON is nested too deeply, over {MAX_DEPTH} levels")
     if _compact_size(message) != len(body):
-        _refuse_duplicates(body, _TOP_LEVEL, "")
+        try:
+            _refuse_duplicates(body, _TOP_LEVEL, "")
+        except InvalidRequest as error:
+            error.request_id = None if repeated(body, _ID) else raw_id_of(message)
+            raise
     return message
 
 
@@ -173,15 +179,20 @@ def text_of(raw: Raw, member: str) -> str:
     return text
 
 
-def call_of(message: Message) -> Call:
+def call_of(message: Message, *, enveloped: bool = False) -> Call:
     """The request or notification in ``message``; a request without ``id`` is given one.
+
+    ``enveloped`` ones may leave ``jsonrpc`` out.
 
     Raises:
         InvalidRequest: what is missing or of the wrong type; carries the id where that is known.
     """
     raw_id = None if message.id is UNSET else _checked_id(message.id)
     try:
-        if message.jsonrpc is not UNSET and bytes(message.jsonrpc) != b'"2.0"':
+        if message.jsonrpc is UNSET:
+            if not enveloped:
+                raise InvalidRequest('\'jsonrpc\' is missing; send "jsonrpc":"2.0"')
+        elif bytes(message.jsonrpc) != b'"2.0"':
             raise InvalidRequest("'jsonrpc' must be \"2.0\"")
         if message.method is UNSET:
             raise InvalidRequest('\'method\' is missing; send {"method": "tools/list"} or another')

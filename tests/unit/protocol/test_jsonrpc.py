@@ -35,7 +35,7 @@ JSON = st.recursive(
 
 
 def call(body: bytes) -> jsonrpc.Call:
-    return call_of(decode_message(body))
+    return call_of(decode_message(body), enveloped=True)
 
 
 def test_a_call_keeps_id_and_arguments_as_they_were_written() -> None:
