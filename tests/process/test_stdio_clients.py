@@ -157,11 +157,39 @@ def test_what_cannot_be_read_has_no_id(start: Start, line: bytes, code: int) -> 
         assert program.ask("ping")["result"] == {}
 
 
+def test_no_line_ends_the_program(start: Start) -> None:
+    """What is read more than once is read from different depths of the stack: where the first
+    reading gets through, the next must not fail."""
+    digits = b"1" * 5_000
+    with start("echo") as program:
+        program.write(
+            b'{"jsonrpc":"2.0","id":"digits","method":"tools/call","params":{"name":"echo",'
+            b'"arguments":{"text":"x","n":%b,"s":"\\u0041"} }}\n' % digits
+        )
+        assert program.receive()["id"] == "digits"
+        for levels in [*range(500, 900, 80), *range(900, 1000)]:
+            nested = b"[" * levels + b"]" * levels
+            for line in (
+                b'{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"a":%b}}}',
+                b'{"jsonrpc":"2.0","id":1,"method":"tools/list","params":'
+                b'{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28",'
+                b'"io.modelcontextprotocol/clientCapabilities":{"a":%b}}}}',
+            ):
+                program.write(line % nested + b"\n")
+                program.receive()
+        assert program.ask("ping", id=2)["result"] == {}
+
+
 def test_a_request_that_is_wrong_keeps_its_id(start: Start) -> None:
     with start("echo") as program:
-        program.write(b'{"jsonrpc":"1.0","id":"x","method":"ping"}\r\n')
-        answer = program.receive()
-        assert (answer["id"], answer["error"]["code"]) == ("x", -32600)
+        for line in (
+            b'{"jsonrpc":"1.0","id":"x","method":"ping"}\r\n',
+            b'{"id":"x","method":"ping"}\n',
+            b'{"jsonrpc":"2.0","id":"x","method":"ping","method":"ping"}\n',
+        ):
+            program.write(line)
+            answer = program.receive()
+            assert (answer["id"], answer["error"]["code"]) == ("x", -32600)
         program.write(b'{"jsonrpc":"2.0","id":2,"method":"tools/list","params":[1]}\n')
         answer = program.receive()
         assert (answer["id"], answer["error"]["code"]) == (2, -32600)

@@ -192,6 +192,13 @@ class Talker:
         send({"method": method} | ({} if params is None else {"params": params}))
         return "sent"
 
+    def tool_raw(self, call: Json, line: str, nested: int = 0) -> Run:
+        """``line``, with the id of the call for ``$ID`` and so many arrays for ``$NESTED``."""
+        yield from ()
+        line = line.replace("$ID", json.dumps(call["id"]))
+        sys.stdout.write(line.replace("$NESTED", "[" * nested + "]" * nested) + "\n")
+        sys.stdout.flush()
+
     def tool_exit(self, _call: Json, code: int = 3) -> Run:
         yield from ()
         os._exit(code)

@@ -63,7 +63,9 @@ def permit_for(entry: CatalogEntry) -> Permit:
 
 
 def params_of(text: bytes) -> Params | None:
-    return call_of(decode_message(b'{"method":"m","id":1,"params":%b}' % text)).params
+    return call_of(
+        decode_message(b'{"method":"m","id":1,"params":%b}' % text), enveloped=True
+    ).params
 
 
 class Outcome:
@@ -245,7 +247,7 @@ class Request:
         if not self.body:
             return ""
         message = decode_message(self.body)
-        return "" if message.method is UNSET else call_of(message).method
+        return "" if message.method is UNSET else call_of(message, enveloped=True).method
 
     @property
     def json(self) -> Any:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.rawhttp import request
 from tests.wire.conftest import MakeClient
-from tests.wire.faces import ALL, Face, face
+from tests.wire.faces import ALL, AUTH, Face, face
 from tests.wire.mcp_client import (
     ACCEPT,
     CAPABILITIES,
@@ -230,10 +230,10 @@ def test_errors_of_the_server(
 
 
 @pytest.mark.parametrize("error", ['"error":"text"', '"error":{"code":"x","message":1}'])
-def test_errors_of_no_known_shape_pass(front: Face, client: MakeClient, error: str) -> None:
+def test_errors_of_no_known_shape_do_not_pass(front: Face, client: MakeClient, error: str) -> None:
     reply = client(front, "modern").send(body(say=error), ACCEPT, *routing())
-    assert reply.status == 200
-    assert reply.body == b'{"jsonrpc":"2.0","id":"i-1",%b}' % error.encode()
+    assert reply.status == 502
+    assert reply.error["data"]["code"] == "upstream_broken"
 
 
 # ── below the ladder ─────────────────────────────────────────────────────────────────────────────
@@ -258,7 +258,18 @@ def test_what_a_client_accepts(
     headers = [(b"Accept", value) for value in accept]
     reply = client(front, "modern").send(body(meta=None), *headers, *routing())
     assert reply.status == status
-    assert reply.error["code"] in (-32600, -32602)
+    message = reply.message
+    assert message["id"] == "i-1"
+    assert message["error"]["code"] in (-32600, -32602)
+
+
+@pytest.mark.parametrize("path", [b"/servers/modern/mcp", b"/servers/modern/messages"])
+def test_another_media_type_is_refused_in_json_rpc(front: Face, path: bytes) -> None:
+    text = (b"Content-Type", b"text/plain")
+    answer = front.ask(request(path, AUTH, text, method=b"POST", body=b"{}"))
+    message = json.loads(answer.body)
+    assert (answer.status, message["id"], message["error"]["code"]) == (415, None, -32600)
+    assert message["error"]["data"]["code"] == "unsupported_media_type"
 
 
 @pytest.mark.parametrize(
@@ -272,12 +283,17 @@ def test_what_a_client_accepts(
         (b"7", -32600, None),
         (b"{}", -32600, None),
         (b'{"jsonrpc":"1.0","id":1,"method":"tools/list"}', -32600, 1),
+        (b'{"id":1,"method":"tools/list"}', -32600, 1),
+        (b'{"id":1,"method":"initialize","params":{"capabilities":{}}}', -32600, 1),
+        (b'{"method":"notifications/x"}', -32600, None),
         (b'{"jsonrpc":"2.0","id":null,"method":"tools/list"}', -32600, None),
         (b'{"jsonrpc":"2.0","id":1.5,"method":"tools/list"}', -32600, None),
         (b'{"jsonrpc":"2.0","method":"tools/list"}', -32600, None),
         (b'{"jsonrpc":"2.0","id":"a","method":7}', -32600, "a"),
-        (b'{"jsonrpc":"2.0","id":1,"method":"a","method":"b"}', -32600, None),
-        (b'{"jsonrpc":"2.0","id":1,"method":"a","m\\u0065thod":"b"}', -32600, None),
+        (b'{"jsonrpc":"2.0","id":1,"method":"a","method":"b"}', -32600, 1),
+        (b'{"jsonrpc":"2.0","id":1,"method":"a","m\\u0065thod":"b"}', -32600, 1),
+        (b'{"jsonrpc":"2.0","id":1,"method":"a","id":2}', -32600, None),
+        (b'{"jsonrpc":"2.0","id":1,"method":"a","method":"b","i\\u0064":2}', -32600, None),
         (b'{"jsonrpc":"2.0","id":1,"method":"a","params":{"name":"x","name":"y"}}', -32600, 1),
         (b'{"jsonrpc":"2.0","id":1,"method":"a","params":[]}', -32600, 1),
         (b'{"jsonrpc":"2.0","id":1,"method":"notifications/x"}', -32600, 1),

@@ -199,13 +199,13 @@ def test_capabilities_have_to_be_an_object(front: Face, client: MakeClient) -> N
 def test_a_client_that_leaves_while_it_is_opened_leaves_nothing(
     hot: Face, client: MakeClient
 ) -> None:
-    counts = hot.gateway.sessions._counts
-    before = hot.inside(counts.total)
+    count = hot.gateway.sessions.count
+    before = hot.inside(count)
     leaving = client(hot, "slow")
     reply = leaving.begin(roots={})
-    hot.until(lambda: hot.inside(counts.total) == before + 1)
+    hot.until(lambda: hot.inside(count) == before + 1)
     reply.leave()
-    hot.until(lambda: hot.inside(counts.total) == before)
+    hot.until(lambda: hot.inside(count) == before)
     keeper = hot.gateway.fleet._keepers[ServerId("slow")]
     hot.until(lambda: not hot.inside(lambda: [*keeper._site.instances]))
 
@@ -307,6 +307,7 @@ def test_a_batch_of_everything(front: Face, client: MakeClient) -> None:
             one.request("initialize", id="i"),
             one.request("no/such", id="n"),
             {"jsonrpc": "2.0", "id": "odd"},
+            {"id": "bare", "method": "ping"},
         ]
     )
     assert (reply.status, reply.headers["content-type"]) == (200, "application/json")
@@ -316,7 +317,8 @@ def test_a_batch_of_everything(front: Face, client: MakeClient) -> None:
     assert answers["i"]["error"]["code"] == -32600
     assert answers["n"]["error"]["code"] == -32601
     assert answers["odd"]["error"]["code"] == -32600
-    assert len(answers) == 5
+    assert answers["bare"]["error"]["code"] == -32600
+    assert len(answers) == 6
 
 
 def test_a_batch_that_wants_no_answer(front: Face, client: MakeClient) -> None:
@@ -415,8 +417,8 @@ def test_a_process_of_one_session_ends_with_it(hot: Face, client: MakeClient) ->
 
 def test_reserved_places_are_given_back(hot: Face, client: MakeClient) -> None:
     """A session that was never opened counts for nothing."""
-    before = hot.inside(hot.gateway.sessions._counts.total)
+    before = hot.inside(hot.gateway.sessions.count)
     body = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"capabilities": 1}}
     for _ in range(3):
         assert client(hot, "talker").send(json.dumps(body).encode(), ACCEPT).error
-    assert hot.inside(hot.gateway.sessions._counts.total) == before
+    assert hot.inside(hot.gateway.sessions.count) == before

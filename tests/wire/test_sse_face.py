@@ -206,6 +206,8 @@ def test_whose_session_it_is(front: Face, client: MakeClient) -> None:
         (b"{", None),
         (b"[]", None),
         (b'{"jsonrpc":"2.0","id":4}', 4),
+        (b'{"id":4,"method":"ping"}', 4),
+        (b'{"jsonrpc":"2.0","id":4,"method":"ping","method":"ping"}', 4),
         (b'{"jsonrpc":"2.0","id":4,"method":""}', 4),
         (b'{"jsonrpc":"2.0","id":1.5,"result":{}}', None),
     ],

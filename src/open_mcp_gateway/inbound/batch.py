@@ -16,7 +16,7 @@ from msgspec import UNSET, Raw
 from open_mcp_gateway.errors import GatewayError, InvalidRequest, MalformedMessage
 from open_mcp_gateway.inbound.session_sink import SessionSink
 from open_mcp_gateway.outbound.peer import Question
-from open_mcp_gateway.pipeline.reply import ACCEPTED, Responder
+from open_mcp_gateway.pipeline.reply import ACCEPTED, Responder, failure_of
 from open_mcp_gateway.pipeline.sessions import HttpSession
 from open_mcp_gateway.pipeline.sink import Waiting
 from open_mcp_gateway.protocol.classify import claims_modern
@@ -58,7 +58,11 @@ def elements_of(body: bytes) -> list[tuple[Message, bytes]]:
         raise MalformedMessage(f"the body is not valid JSON: {error}") from error
     if len(raws) > MAX_MESSAGES:
         raise InvalidRequest(f"a batch may hold {MAX_MESSAGES} messages at most")
-    return [(decode_message(bytes(raw)), bytes(raw)) for raw in raws]
+    try:
+        return [(decode_message(bytes(raw)), bytes(raw)) for raw in raws]
+    except InvalidRequest as error:
+        error.request_id = None  # it is an answer to all of them
+        raise
 
 
 def check_batch(elements: list[tuple[Message, bytes]], version: str | None) -> None:
@@ -161,9 +165,8 @@ class Batch:
             else:
                 self._asked = True
                 self._session.core.take(call, sink, self._request_id)
-        except GatewayError as error:
-            error.request_id = raw_id_of(message)
-            sink.fail(error)
+        except Exception as error:  # noqa: BLE001 - a boundary: the others are still to be served
+            sink.fail(failure_of(error, raw_id_of(message), self._request_id))
 
     def message(self, data: bytes) -> None:
         """Something before the answers: from here on it is a stream."""

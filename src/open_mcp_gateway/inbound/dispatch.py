@@ -44,7 +44,7 @@ from open_mcp_gateway.inbound.origin import OriginPolicy
 from open_mcp_gateway.inbound.routes import AnyKey, Match, RouteKind, Router
 from open_mcp_gateway.names import KeyId
 from open_mcp_gateway.pipeline.forward import Forwarder
-from open_mcp_gateway.pipeline.reply import Headers, Reply, Responder, retry_after, rpc_failure
+from open_mcp_gateway.pipeline.reply import Headers, Reply, Responder, failed, retry_after
 from open_mcp_gateway.protocol.faults import FAULTS, management_body
 from open_mcp_gateway.protocol.jsonrpc import Message, call_of, decode_message, raw_id_of
 from open_mcp_gateway.telemetry.logs import TRACE
@@ -202,14 +202,13 @@ class Dispatcher:
         try:
             message = decode_message(body)
             server_id = point.server_of(arrival, message)
-            call = call_of(message)
-        except GatewayError as error:
-            error.request_id = raw_id_of(message)
-            responder.respond(rpc_failure(error, arrival.request_id))
+            call = call_of(message, enveloped=True)
+            return self.forwarder.forward(
+                principal, server_id, call, request_id=arrival.request_id, responder=responder
+            )
+        except Exception as error:  # noqa: BLE001 - a boundary: these routes answer in JSON-RPC
+            responder.respond(failed(error, raw_id_of(message), arrival.request_id))
             return None
-        return self.forwarder.forward(
-            principal, server_id, call, request_id=arrival.request_id, responder=responder
-        )
 
     def _stream(
         self,
@@ -223,13 +222,13 @@ class Dispatcher:
         stream = match.route.handler
         if type(stream) is not McpStream:
             raise InternalError(f"route {match.route.path} is wired wrongly")
-        if arrival.method == b"POST":
-            check_json(arrival)
         try:
+            if arrival.method == b"POST":
+                check_json(arrival)
             permit = self.forwarder.permits.get(principal, match.ref or "")
             return stream.serve(arrival, permit, body, responder)
-        except GatewayError as error:
-            responder.respond(rpc_failure(error, arrival.request_id))
+        except Exception as error:  # noqa: BLE001 - a boundary: these routes answer in JSON-RPC
+            responder.respond(failed(error, None, arrival.request_id))
             return None
 
     def _managed(

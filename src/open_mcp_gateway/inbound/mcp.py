@@ -13,7 +13,6 @@ from msgspec import UNSET
 from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.auth.principal import Permission
 from open_mcp_gateway.errors import (
-    GatewayError,
     InvalidRequest,
     NotAcceptable,
 )
@@ -25,7 +24,7 @@ from open_mcp_gateway.inbound.routes import Route, RouteKind
 from open_mcp_gateway.inbound.session_sink import SessionSink
 from open_mcp_gateway.pipeline.errand import Errand
 from open_mcp_gateway.pipeline.modern import ModernFace
-from open_mcp_gateway.pipeline.reply import ACCEPTED, Outlet, Reply, Responder, rpc_failure
+from open_mcp_gateway.pipeline.reply import ACCEPTED, Outlet, Reply, Responder, failed
 from open_mcp_gateway.pipeline.sessions import HttpSession, Sessions
 from open_mcp_gateway.pipeline.streamlog import StreamLog, parse_event_id
 from open_mcp_gateway.protocol.classify import era_of
@@ -94,13 +93,12 @@ class McpEndpoint:
     def _post(
         self, arrival: Arrival, head: McpHead, permit: Permit, body: bytes, responder: Responder
     ) -> Abandonable | None:
-        if not (head.takes_json and head.takes_events):
-            raise _not_acceptable(JSON, EVENTS)
-        if not body.startswith(b"{") and is_batch(body):
-            return self._batch(arrival, head, permit, body, responder)
         message: Message | None = None
         try:
+            if not body.startswith(b"{") and is_batch(body):
+                return self._batch(arrival, head, permit, body, responder)
             message = decode_message(body)
+            _check_takes_both(head)
             if message.method is UNSET:
                 self._answer(head, permit, message, body, responder)
                 return None
@@ -112,9 +110,8 @@ class McpEndpoint:
             if era_of(call.method, call.params, head.version) is Era.MODERN:
                 return self.modern.serve(permit, call, head.routing, responder, arrival.request_id)
             return self._legacy(arrival, head, permit, call, responder)
-        except GatewayError as error:
-            error.request_id = raw_id_of(message)
-            responder.respond(rpc_failure(error, arrival.request_id))
+        except Exception as error:  # noqa: BLE001 - a boundary: the answer names the request
+            responder.respond(failed(error, raw_id_of(message), arrival.request_id))
             return None
 
     def _answer(
@@ -133,7 +130,11 @@ class McpEndpoint:
             session = self.sessions.open(permit)
             opening = _Opening(self.sessions, session)
             sink = SessionSink(session, responder, arrival.request_id, on_outcome=opening.over)
-            opening.errand = session.core.take(call, sink, arrival.request_id)
+            try:
+                opening.errand = session.core.take(call, sink, arrival.request_id)
+            except BaseException:
+                self.sessions.end(session)
+                raise
             return opening
         session = self._session(head, permit)
         if call.id is None:
@@ -146,15 +147,12 @@ class McpEndpoint:
 
     def _batch(
         self, arrival: Arrival, head: McpHead, permit: Permit, body: bytes, responder: Responder
-    ) -> Abandonable | None:
-        try:
-            elements = elements_of(body)
-            session = self._session(head, permit)
-            check_batch(elements, session.core.version)
-            return Batch(session, responder, arrival.request_id).take(elements)
-        except GatewayError as error:
-            responder.respond(rpc_failure(error, arrival.request_id))
-            return None
+    ) -> Abandonable:
+        _check_takes_both(head)
+        elements = elements_of(body)
+        session = self._session(head, permit)
+        check_batch(elements, session.core.version)
+        return Batch(session, responder, arrival.request_id).take(elements)
 
     # ── GET ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -231,6 +229,11 @@ class _Reading:
 
     def abandon(self) -> None:
         self._session.drop_reader(self._stream, self._outlet)
+
+
+def _check_takes_both(head: McpHead) -> None:
+    if not (head.takes_json and head.takes_events):
+        raise _not_acceptable(JSON, EVENTS)
 
 
 def _not_acceptable(*needed: bytes) -> NotAcceptable:

@@ -19,7 +19,7 @@ from msgspec import UNSET, Raw
 from open_mcp_gateway.access.authorize import authorize_by_id
 from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.auth.principal import Permission, Principal
-from open_mcp_gateway.errors import GatewayError, InvalidRequest, MalformedMessage
+from open_mcp_gateway.errors import InvalidRequest, MalformedMessage
 from open_mcp_gateway.inbound.arrival import new_request_id
 from open_mcp_gateway.inbound.batch import (
     Answers,
@@ -153,10 +153,9 @@ class StdioFace:
                 return
             message = decode_message(line)
             self._take_message(message, line)
-        except GatewayError as error:
-            error.request_id = raw_id_of(message)
+        except Exception as error:  # noqa: BLE001 - a boundary: the next line is still to be served
             modern = self.era.decided is Era.MODERN
-            self.outbox.send(self.words.failure(error, modern=modern))
+            self.outbox.send(self.words.failure(error, raw_id_of(message), modern=modern))
 
     def _take_message(self, message: Message, line: bytes) -> None:
         if is_response(message):
@@ -184,9 +183,8 @@ class StdioFace:
                     answers.add(None)
                 else:
                     self._requested(call, call.id, answers.add)
-            except GatewayError as error:
-                error.request_id = raw_id_of(message)
-                answers.add(self.words.failure(error, modern=False))
+            except Exception as error:  # noqa: BLE001 - a boundary: as for a line
+                answers.add(self.words.failure(error, raw_id_of(message), modern=False))
         answers.complete()
 
     def _answered(self, line: bytes) -> None:
@@ -220,9 +218,8 @@ class StdioFace:
         request = self._running[raw_id] = _Request(deliver)
         try:
             request.errand = self._serve(call, raw_id, era)
-        except GatewayError as error:
-            error.request_id = raw_id
-            self.finish(raw_id, self.words.failure(error, modern=era is Era.MODERN))
+        except Exception as error:  # noqa: BLE001 - a boundary: the id must not stay in use
+            self.finish(raw_id, self.words.failure(error, raw_id, modern=era is Era.MODERN))
 
     def _serve(self, call: Call, raw_id: bytes, era: Era | None) -> Errand | None:
         permit = authorize_by_id(

@@ -7,9 +7,9 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from open_mcp_gateway.errors import GatewayError
 from open_mcp_gateway.inbound.arrival import new_request_id
 from open_mcp_gateway.pipeline.modern import era_refusal
+from open_mcp_gateway.pipeline.reply import failure_of
 from open_mcp_gateway.protocol.faults import (
     INTERNAL_ERROR,
     SERVER_NOT_FOUND,
@@ -52,11 +52,13 @@ class StdioWords:
         self._server_id = server_id
         self._relayed = relayed
 
-    def failure(self, error: GatewayError, *, modern: bool) -> bytes:
-        """The response for ``error``, to the request whose id it carries."""
+    def failure(self, error: Exception, raw_id: bytes | None = None, *, modern: bool) -> bytes:
+        """The response for ``error`` to the request ``raw_id``, or else the one it carries."""
+        request_id = new_request_id()
+        failure = failure_of(error, raw_id, request_id)
         if modern:
-            error = era_refusal(error)
-        return self.reworded(rpc_body(error, new_request_id()), modern=modern)
+            failure = era_refusal(failure)
+        return self.reworded(rpc_body(failure, request_id), modern=modern)
 
     def answer(self, message: bytes, *, modern: bool) -> bytes:
         """The response ``message``; what a server answered is never touched."""

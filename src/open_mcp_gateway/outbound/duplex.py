@@ -26,7 +26,7 @@ from open_mcp_gateway.errors import (
 )
 from open_mcp_gateway.outbound.channel import Channel, Loss
 from open_mcp_gateway.outbound.handshake import DISCOVER
-from open_mcp_gateway.outbound.inflight import InFlight
+from open_mcp_gateway.outbound.inflight import InFlight, not_handed_on
 from open_mcp_gateway.outbound.listing import FirstLook, has_tools
 from open_mcp_gateway.outbound.noise import Noise
 from open_mcp_gateway.outbound.own_request import OwnRequest
@@ -48,6 +48,7 @@ from open_mcp_gateway.protocol.jsonrpc import (
     request,
 )
 from open_mcp_gateway.protocol.mirrored import Fields
+from open_mcp_gateway.protocol.responses import Unsound, sound
 
 BOM = b"\xef\xbb\xbf"
 NEVER_S = math.inf
@@ -320,17 +321,18 @@ class DuplexPeer:
         if entry is None:
             self.strays += 1
             _log.debug("response to no call in flight dropped", extra={"server": self._name})
-        elif incoming.jsonrpc != "2.0":
-            entry.waiter.failed(self._broken('answered without "jsonrpc":"2.0"'))
-        elif (incoming.result is UNSET) is (incoming.error is UNSET):
-            which = "neither" if incoming.result is UNSET else "both"
-            entry.waiter.failed(self._broken(f"answered with {which} of result and error"))
-        elif self._stamp is None:
+            return
+        try:
+            message = sound(incoming, message, entry.id)
+            if self._stamp is not None:
+                if entry.call.method == LIST:
+                    self._tools.learn(message)
+                message = own_result(entry, message, incoming)
             entry.waiter.answered(message, entry.id)
-        else:
-            if entry.call.method == LIST:
-                self._tools.learn(message)
-            entry.waiter.answered(own_result(entry, message, incoming), entry.id)
+        except Unsound as flaw:
+            entry.waiter.failed(self._broken(str(flaw)))
+        except Exception as error:  # noqa: BLE001 - a boundary: nothing else ends the call now
+            entry.waiter.failed(not_handed_on(error, self._name))
 
     def _unreadable(self, message: bytes, error: Exception) -> None:
         """Salvage what can be: a byte order mark, a batch (2025-03-26), the id of a broken answer;

@@ -26,6 +26,7 @@ from open_mcp_gateway.outbound.own_request import OwnRequest
 from open_mcp_gateway.outbound.peer import Audience, Handshake, Waiter
 from open_mcp_gateway.protocol.jsonrpc import Call, Incoming, Params
 from open_mcp_gateway.protocol.mirrored import NOTHING, Fields
+from open_mcp_gateway.protocol.responses import is_error
 
 NO_ENDPOINT = frozenset({404, 405, 410})
 """Statuses that, without a JSON-RPC body, say that this is no endpoint of MCP (any more)."""
@@ -67,10 +68,9 @@ class HttpPeer:
 
     def withdraw(self, call: HttpCall, reason: str) -> None:  # noqa: ARG002 - for the other era
         """Stop the call by the era's rule; it has already left the books."""
-        if call in self._held:
-            del self._held[call]
-        else:
+        if call not in self._held:
             self.link.pool.withdraw(call)
+        self._held.pop(call, None)
 
     def unasked(self, call: HttpCall, incoming: Incoming, message: bytes) -> None:
         """A notification or request that came on a call's stream."""
@@ -86,16 +86,16 @@ class HttpPeer:
         return False
 
     def overruled(self, call: HttpCall, reply: Reply, answer: Incoming | None) -> bool:  # noqa: ARG002 - for subclasses
-        """What was agreed on no longer holds, by this response (status 400 and up).
-
-        True when the call has been seen to.
-        """
+        """Whether, by this response (status 400 and up), what was agreed on no longer holds, and
+        the call has been seen to."""
         return False
 
     def misnumbered(self, call: HttpCall, answer: Incoming) -> None:
         """An answer to the POST of the call, but not under the call's id."""
         if answer.error is UNSET or answer.id == call.id or isinstance(answer.id, int):
             self.fail(call, self.link.broken("answered with the id of another call"))
+        elif not is_error(answer.error):
+            self.fail(call, self.link.broken("answered with an error that is none"))
         else:  # servers that could not read the id say null, or a word of their own
             self.answered(call, b'{"jsonrpc":"2.0","id":%d,"error":%b}' % (call.id, answer.error))
 
@@ -251,7 +251,7 @@ class HttpPeer:
             return
         if answer is not None and answer.id == call.id:
             # Also with an error status: the body is the answer (2026-07-28 basic/transports).
-            self.received(call, answer, reply.body)
+            call.take(answer, reply.body)
         elif answer is not None:
             self.misnumbered(call, answer)
         elif call.redirects < MAX_REDIRECTS and self.link.follow(reply):

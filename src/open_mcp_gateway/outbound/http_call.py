@@ -13,9 +13,11 @@ from msgspec import UNSET
 from open_mcp_gateway.errors import GatewayError, MalformedMessage
 from open_mcp_gateway.outbound.answer import Collecting, Reply, is_response, read_message
 from open_mcp_gateway.outbound.http_exchange import Drain, Fault
+from open_mcp_gateway.outbound.inflight import not_handed_on
 from open_mcp_gateway.outbound.link import Link
 from open_mcp_gateway.outbound.peer import Waiter
 from open_mcp_gateway.protocol.jsonrpc import Call, Incoming
+from open_mcp_gateway.protocol.responses import Unsound, sound
 
 SAFE_METHODS = frozenset(
     {
@@ -118,9 +120,35 @@ class HttpCall(Collecting):
             self.peer.withdraw(self, reason)
 
     def complete(self, reply: Reply) -> None:
-        self.peer.replied(self, reply)
+        try:
+            self.peer.replied(self, reply)
+        except Exception as error:  # noqa: BLE001 - a boundary: nothing else ends the call now
+            self._mishap(error)
 
     def event(self, data: bytes) -> bool:
+        try:
+            return self._event(data)
+        except Exception as error:  # noqa: BLE001 - a boundary: as above
+            self.peer.link.pool.withdraw(self)
+            self._mishap(error)
+            return False
+
+    def _mishap(self, error: Exception) -> None:
+        """It may be off the books already, with nobody told."""
+        self.peer.forget(self)
+        self.waiter.failed(not_handed_on(error, self.peer.link.entry.spec.id))
+
+    def take(self, answer: Incoming, message: bytes) -> None:
+        """A response under its id: the answer, if it is one of JSON-RPC 2.0."""
+        try:
+            message = sound(answer, message, self.id)
+        except Unsound as flaw:
+            text = f"{flaw}; the call may have taken effect"
+            self.peer.fail(self, self.peer.link.broken(text))
+        else:
+            self.peer.received(self, answer, message)
+
+    def _event(self, data: bytes) -> bool:
         try:
             incoming = read_message(data)
         except MalformedMessage:
@@ -135,7 +163,7 @@ class HttpCall(Collecting):
             self.refuse("sent a response that is not one of JSON-RPC 2.0")
             return False
         self.peer.link.pool.settled(self)
-        self.peer.received(self, incoming, data)
+        self.take(incoming, data)
         return False
 
     def cut(self) -> None:

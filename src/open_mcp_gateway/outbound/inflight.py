@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Protocol
 
+from open_mcp_gateway.errors import InternalError
 from open_mcp_gateway.outbound.peer import Waiter
 from open_mcp_gateway.protocol.jsonrpc import Call
+
+_log = logging.getLogger(__name__)
+
+
+def not_handed_on(error: Exception, server: str) -> InternalError:
+    """What a waiter is told when ``error`` came of handing an answer on to it. Goes to the log."""
+    _log.error("answer could not be handed on", exc_info=error, extra={"server": server})
+    return InternalError("internal error")
 
 
 class Books(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Protocol
 
 import anyio
@@ -14,15 +13,13 @@ from open_mcp_gateway.clock import Clock
 from open_mcp_gateway.errors import (
     Draining,
     GatewayError,
-    InternalError,
     UpstreamTimeout,
     UpstreamUnavailable,
 )
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Manner
 from open_mcp_gateway.pipeline.handles import Handles
+from open_mcp_gateway.pipeline.reply import failure_of
 from open_mcp_gateway.supervisor.lease import Lease
-
-log = logging.getLogger(__name__)
 
 _ATTEMPTS = 3
 """A peer can die between being leased and being written to; nothing was sent then."""
@@ -115,10 +112,14 @@ class Errand:
         raise NotImplementedError
 
     def start(self) -> None:
-        """Do it at once if the server runs, else as soon as it does."""
-        lease = self.means.servers.lease(self.permit, self.manner)
-        if lease is None or not self.run(lease):
-            self.means.tasks.start_soon(self._run_when_ready)
+        """Do it at once if the server runs, else as soon as it does. Whatever goes wrong is its
+        outcome: whoever started it may have it on its books, and is told in one way alone."""
+        try:
+            lease = self.means.servers.lease(self.permit, self.manner)
+            if lease is None or not self.run(lease):
+                self.means.tasks.start_soon(self._run_when_ready)
+        except Exception as error:  # noqa: BLE001 - a boundary, for the reason above
+            self._settle(failure_of(error, None, self.request_id))
 
     async def _run_when_ready(self) -> None:
         """Wait for the server until the deadline; its start goes on without us."""
@@ -142,11 +143,8 @@ class Errand:
                 if self.over or await self._once_up():
                     return  # left before this task began, or done
             self._settle(UpstreamUnavailable(f"{self._server} went away as soon as it was up"))
-        except GatewayError as error:
-            self._settle(error)
-        except Exception:  # the last boundary before a caller is left without an answer
-            log.exception("request failed", extra={"request_id": self.request_id})
-            self._settle(InternalError("internal error"))
+        except Exception as error:  # noqa: BLE001 - the last boundary before a caller is left without an answer
+            self._settle(failure_of(error, None, self.request_id))
 
     async def _once_up(self) -> bool:
         """False when the server went away again before it could be done."""

@@ -75,11 +75,16 @@ class Exchange(Errand):
     def answered(self, message: bytes, upstream_id: int) -> None:
         self._end(failed=False)
         if not self.over and self.call.id is not None:
-            self.over = True
             caller, server_id = self.permit.principal.key_id, self.permit.entry.spec.id
             message = self.handles.passed_on(caller, server_id, self.call.method, message)
             message = narrowing.shown(self.permit, self.call.method, message)
-            self.sink.answer(restore_id(message, upstream_id, self.call.id))
+            message = restore_id(message, upstream_id, self.call.id)
+            self.over = True
+            try:
+                self.sink.answer(message)
+            except Exception:
+                self.over = False  # whoever handed it on says that it failed
+                raise
 
     def failed(self, error: GatewayError) -> None:
         self._end(failed=True, cause=error.public if isinstance(error, UpstreamBroken) else None)

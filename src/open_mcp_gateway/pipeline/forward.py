@@ -15,7 +15,7 @@ from open_mcp_gateway.pipeline import narrowing
 from open_mcp_gateway.pipeline.errand import Errand, Means
 from open_mcp_gateway.pipeline.exchange import Exchange
 from open_mcp_gateway.pipeline.opening import initialize_result
-from open_mcp_gateway.pipeline.reply import ACCEPTED, Reply, Responder, rpc_failure
+from open_mcp_gateway.pipeline.reply import ACCEPTED, Reply, Responder, failed, rpc_failure
 from open_mcp_gateway.pipeline.sink import ReplySink
 from open_mcp_gateway.protocol.eras import Era
 from open_mcp_gateway.protocol.jsonrpc import Call, response
@@ -78,9 +78,8 @@ class Forwarder:
                 call = Call(call.method, call.id, without_connection_owned(call.params))
             self.means.handles.check(principal.key_id, permit.entry.spec.id, call)
             errand = self._errand(permit, call, request_id, responder)
-        except GatewayError as error:
-            error.request_id = call.id
-            responder.respond(rpc_failure(error, request_id))
+        except Exception as error:  # noqa: BLE001 - a boundary: a request without id was given one
+            responder.respond(failed(error, call.id, request_id))
             return None
         if call.method in _OWNED_BY_GATEWAY:
             responder.respond(ACCEPTED)

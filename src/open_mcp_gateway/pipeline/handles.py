@@ -17,6 +17,7 @@ from msgspec import Raw, Struct
 from open_mcp_gateway.errors import InvalidParams
 from open_mcp_gateway.names import KeyId, ServerId
 from open_mcp_gateway.protocol.jsonrpc import Call, Params, encode
+from open_mcp_gateway.protocol.members import repeated
 
 MAX_HANDLES: Final = 10_000
 """Of one caller; those not used for longest are forgotten first."""
@@ -31,6 +32,7 @@ _ALWAYS_OF_TASKS: Final = frozenset({"tasks/get", "tasks/update", "tasks/cancel"
 _LISTEN: Final = "subscriptions/listen"
 _TASK_LIST: Final = "tasks/list"
 _MAKES_TASKS: Final = frozenset({"tools/call"})
+_TASK_IDS: Final = frozenset({"taskIds"})
 _DIGEST_BYTES: Final = 16
 
 _Handle: TypeAlias = tuple[ServerId, bytes]
@@ -173,7 +175,13 @@ def _given(params: Params, name: str) -> str | None:
 
 
 def _listened_to(params: Params) -> list[str]:
+    wanted = params.get("notifications")
+    if wanted is None:
+        return []
     try:
-        return _listened.decode(params.get("notifications", Raw(b"{}"))).ids
+        ids = _listened.decode(wanted).ids
+        if repeated(wanted, _TASK_IDS) is not None:  # the server may go by the other
+            raise InvalidParams("'params.notifications.taskIds' appears twice; send it once")
+        return ids
     except msgspec.DecodeError as error:
         raise InvalidParams("'params.notifications.taskIds' must be a list of strings") from error

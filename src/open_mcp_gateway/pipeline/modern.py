@@ -236,6 +236,7 @@ class _ModernExchange(Exchange):
             self.start()
 
     def answered(self, message: bytes, upstream_id: int) -> None:
+        self._end(failed=False)  # before anything that can fail
         caller, server_id = self.permit.principal.key_id, self.permit.entry.spec.id
         message = self._seal.sealed(caller, server_id, self.call, message)
         if _ERROR in message:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Protocol
 
 from msgspec import Struct
 
-from open_mcp_gateway.errors import GatewayError
+from open_mcp_gateway.errors import GatewayError, InternalError
 from open_mcp_gateway.protocol.faults import FAULTS, rpc_body
+
+log = logging.getLogger(__name__)
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -51,6 +54,19 @@ EVENT_STREAM: Headers = (
 ACCEPTED = Reply(202)
 
 
+def failure_of(error: Exception, raw_id: bytes | None, request_id: str) -> GatewayError:
+    """What whoever sent the message ``raw_id`` is told of ``error``, which ended the work on it.
+
+    An exception that nobody foresaw goes to the log in full, and is told as an internal error.
+    """
+    if not isinstance(error, GatewayError):
+        log.error("request failed", exc_info=error, extra={"request_id": request_id})
+        error = InternalError("internal error")
+    if raw_id is not None:
+        error.request_id = raw_id
+    return error
+
+
 def rpc_failure(error: GatewayError, request_id: str) -> Reply:
     """The reply to an MCP request that the gateway itself failed."""
     return Reply(FAULTS[type(error)].status, rpc_body(error, request_id), retry_after(error))
@@ -61,3 +77,8 @@ def retry_after(error: GatewayError) -> Headers:
     if error.retry_after_s is None:
         return ()
     return ((b"retry-after", b"%d" % max(1, error.retry_after_s)),)
+
+
+def failed(error: Exception, raw_id: bytes | None, request_id: str) -> Reply:
+    """The reply to the MCP request ``raw_id`` that ended in ``error``, whatever it is."""
+    return rpc_failure(failure_of(error, raw_id, request_id), request_id)

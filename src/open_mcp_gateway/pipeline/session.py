@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Raw
 
 from open_mcp_gateway.access.permit import Permit
-from open_mcp_gateway.errors import Busy, GatewayError, InvalidParams, InvalidRequest, NotFound
+from open_mcp_gateway.errors import Busy, InvalidParams, InvalidRequest, NotFound
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Handshake, Manner, Question
 from open_mcp_gateway.pipeline import narrowing, notices
 from open_mcp_gateway.pipeline.agreement import for_upstream, manner_for, may_be_asked, string_in
@@ -21,6 +21,7 @@ from open_mcp_gateway.pipeline.backlog import Backlog
 from open_mcp_gateway.pipeline.errand import Errand, Means
 from open_mcp_gateway.pipeline.hub import LEVELS, Hub
 from open_mcp_gateway.pipeline.questions import Channel, Questions
+from open_mcp_gateway.pipeline.reply import failure_of
 from open_mcp_gateway.pipeline.session_exchange import Opening, SessionExchange
 from open_mcp_gateway.pipeline.sink import Sink
 from open_mcp_gateway.protocol.faults import INTERNAL_ERROR, METHOD_NOT_FOUND
@@ -77,9 +78,8 @@ class ClientSession:
         self.last_used_s = self.means.clock.monotonic()
         try:
             errand = self._errand(call, sink, request_id)
-        except GatewayError as error:
-            error.request_id = call.id
-            sink.fail(error)
+        except Exception as error:  # noqa: BLE001 - a boundary: there has to be an outcome
+            sink.fail(failure_of(error, call.id, request_id))
             return None
         if errand is not None:
             errand.start()

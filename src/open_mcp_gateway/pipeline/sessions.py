@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -121,7 +120,7 @@ class Sessions:
         self._means = means
         self._sessions: dict[str, HttpSession] = {}
         self._opening: set[HttpSession] = set()
-        self._counts: Counter[KeyId] = Counter()
+        self._open: dict[KeyId, set[HttpSession]] = {}
         """By key, those too that are still being opened."""
 
     def open(self, permit: Permit) -> HttpSession:
@@ -134,13 +133,14 @@ class Sessions:
             Busy: this key has too many, and all are in use.
         """
         principal = permit.principal
-        if self._counts[principal.key_id] >= MAX_SESSIONS_PER_KEY:
+        if len(self._open.get(principal.key_id, ())) >= MAX_SESSIONS_PER_KEY:
             self._make_room(principal.key_id)
-        if self._counts[principal.key_id] >= MAX_SESSIONS_PER_KEY:
+        own = self._open.setdefault(principal.key_id, set())
+        if len(own) >= MAX_SESSIONS_PER_KEY:
             raise Busy("too many sessions are open with this key; end some", retry_after_s=60)
-        self._counts[principal.key_id] += 1
         core = ClientSession(self._means, permit, secrets.token_urlsafe(24))
         session = HttpSession(core, principal)
+        own.add(session)
         self._opening.add(session)
         return session
 
@@ -153,6 +153,10 @@ class Sessions:
         oldest = min(unused, key=lambda session: session.core.last_used_s, default=None)
         if oldest is not None:
             self.end(oldest)
+
+    def count(self) -> int:
+        """How many there are, those too that are still being opened."""
+        return sum(map(len, self._open.values()))
 
     def register(self, session: HttpSession) -> None:
         """From now on it can be found."""
@@ -184,9 +188,10 @@ class Sessions:
         self._opening.discard(session)
         self._sessions.pop(session.session_id, None)
         key_id = session.principal.key_id
-        self._counts[key_id] -= 1
-        if self._counts[key_id] <= 0:
-            del self._counts[key_id]
+        own = self._open.get(key_id, set())
+        own.discard(session)
+        if not own:
+            self._open.pop(key_id, None)
         session.close()
 
     def end_if(self, unwanted: Callable[[HttpSession], bool]) -> None:

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from open_mcp_gateway.protocol.headers import decode_value, encode_value
+from open_mcp_gateway.protocol.members import values_of
 
 PREFIX: Final = "Mcp-Param-"
 ANNOTATION: Final = "x-mcp-header"
@@ -47,7 +48,6 @@ _NAMED_SCHEMAS: Final = frozenset(
     {"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"}
 )
 
-_members = msgspec.json.Decoder(dict[str, Raw])
 _text = msgspec.json.Decoder(str)
 
 
@@ -143,7 +143,10 @@ def headers_for(fields: Fields, arguments: Raw | None) -> bytes:
     """The header lines that a call with ``arguments`` carries."""
     lines = []
     for field in fields:
-        value = _rendered(field, _value_at(arguments, field.path))
+        try:
+            value = _rendered(field, _value_at(arguments, field.path))
+        except _Twice:
+            continue  # whichever it named, the server could take the other
         if value is not None:
             lines.append(b"%b: %b\r\n" % (field.name.encode("ascii"), encode_value(value)))
     return b"".join(lines)
@@ -169,7 +172,11 @@ def check(
         name = field.name.lower().encode("ascii")
         if name in twice:
             return f"{field.name} is there twice"
-        problem = _mismatch(field, _value_at(arguments, field.path), sent.get(name))
+        try:
+            raw = _value_at(arguments, field.path)
+        except _Twice:
+            return f"{field.name} has an argument that is there twice"
+        problem = _mismatch(field, raw, sent.get(name))
         if problem is not None:
             return f"{field.name} {problem}"
     return None
@@ -196,16 +203,27 @@ def _same(field: Mirrored, value: str, expected: str) -> bool:
     return value == expected
 
 
+class _Twice(Exception):
+    """Parsers differ on which of two members counts."""
+
+
 def _value_at(arguments: Raw | None, path: tuple[str, ...]) -> bytes | None:
-    """The raw JSON at ``path``; None where there is nothing, or null."""
+    """The raw JSON at ``path``; None where there is nothing, or null.
+
+    Raises:
+        _Twice: a member on the way is there more than once.
+    """
     raw = arguments
     for name in path:
         if raw is None:
             return None
         try:
-            raw = _members.decode(raw).get(name)
+            found = values_of(raw, name)
         except msgspec.DecodeError:
             return None
+        if len(found) > 1:
+            raise _Twice
+        raw = found[0] if found else None
     value = None if raw is None else bytes(raw).strip()
     return None if value == b"null" else value
 

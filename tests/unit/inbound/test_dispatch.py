@@ -100,7 +100,7 @@ async def answer(method: bytes, target: bytes, body: bytes = b"") -> Reply:
     ("method", "target", "body"),
     [
         (b"GET", b"/defect", b""),
-        (b"POST", b"/point", b'{"method":"ping"}'),
+        (b"POST", b"/point", b'{"id":7,"method":"ping"}'),
         (b"GET", b"/miswired", b""),
     ],
 )
@@ -110,7 +110,12 @@ async def test_our_own_defects(
     reply = await answer(method, target, body)
     assert reply.status == 500
     told = json.loads(reply.body)
-    assert (told["error"], told["code"]) == ("Internal Server Error", "internal")
+    if target == b"/point":
+        assert (told["id"], told["error"]["code"]) == (7, -32603)
+        told = told["error"] | told["error"]["data"]
+    else:
+        assert told["error"] == "Internal Server Error"
+    assert told["code"] == "internal"
     assert "ours" not in told["message"]
     if target != b"/miswired":
         (record,) = [one for one in caplog.records if one.exc_info]

@@ -47,6 +47,19 @@ def test_a_handle_is_good_for_its_owner_alone(source: str, message: bytes, use: 
             handles.check(caller, server, use)
 
 
+def test_tasks_are_named_once() -> None:
+    handles = Handles()
+    handles.learn(ALICE, SERVER, "tools/call", given(taskId="mine"))
+    for text in (
+        b'{"taskIds":["other"],"taskIds":["mine"]}',
+        b'{"taskIds":["other"],"task\\u0049ds":["mine"]}',
+    ):
+        with pytest.raises(InvalidParams, match="twice"):
+            handles.check(
+                ALICE, SERVER, Call("subscriptions/listen", b"1", {"notifications": Raw(text)})
+            )
+
+
 @pytest.mark.parametrize(
     "free",
     [

@@ -214,5 +214,28 @@ def test_a_header_twice_does_not_fit() -> None:
     assert check(TEXT, Raw(b'{"a":"eu"}'), headers) == "Mcp-Param-A is there twice"
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        b'{"o":{"a":"us","a":"eu"}}',
+        b'{"o":{"a":"eu","a":"eu"}}',
+        b'{"o":{"a":null,"\\u0061":"eu"}}',
+        b'{"o":{"a":"us"},"o":{"a":"eu"}}',
+        b'{"o":{"a":"us"},"b":1,"o":{}}',
+    ],
+)
+def test_an_argument_twice_does_not_fit_and_is_not_sent(arguments: bytes) -> None:
+    fields = fields_of(schema(o={"properties": {"a": annotated("string", "A")}}))
+    for headers in ([], [(b"mcp-param-a", b"us")], [(b"mcp-param-a", b"eu")]):
+        problem = check(fields, Raw(arguments), headers)
+        assert problem == "Mcp-Param-A has an argument that is there twice"
+    assert headers_for(fields, Raw(arguments)) == b""
+
+
+def test_other_arguments_may_be_there_twice() -> None:
+    arguments = Raw(b'{"b":1,"a":"eu","b":{"a":1,"a":2}}')
+    assert check(TEXT, arguments, [(b"mcp-param-a", b"eu")]) is None
+
+
 def test_without_fields_nothing_is_looked_at() -> None:
     assert check(NOTHING, None, [(b"mcp-param-a", b"x"), (b"mcp-param-a", b"y")]) is None
