@@ -6,7 +6,6 @@ are not narrowed all of this is one look at an attribute.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Final
 from urllib.parse import unquote
@@ -19,6 +18,7 @@ from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.auth.scope import Everything, Patterns, beyond
 from open_mcp_gateway.errors import InvalidParams, UnknownMethod
 from open_mcp_gateway.protocol.jsonrpc import Call, Params, decode_incoming, encode
+from open_mcp_gateway.protocol.members import repeated
 
 _UPDATED: Final = "notifications/resources/updated"
 
@@ -176,10 +176,10 @@ def _object(members: Params, name: str) -> Params:
     raw = bytes(_only(members, name))
     try:
         found = _members.decode(raw)
-        written = json.loads(raw, object_pairs_hook=list)
-    except (msgspec.DecodeError, RecursionError) as error:
+        twice = repeated(raw)
+    except msgspec.DecodeError as error:
         raise InvalidParams(f"'{name}' must be an object") from error
-    if len(written) != len(found):
+    if twice is not None:
         raise InvalidParams(f"a member of '{name}' appears twice; send it once")
     return found
 

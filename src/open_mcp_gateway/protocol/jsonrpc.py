@@ -9,16 +9,19 @@ which of the two counts.
 from __future__ import annotations
 
 import itertools
-import json
 import re
-from collections import Counter
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from open_mcp_gateway.errors import InvalidRequest, MalformedMessage
+from open_mcp_gateway.protocol.members import repeated
+from open_mcp_gateway.protocol.nesting import nested_deeper
+
+MAX_DEPTH: Final = 512
+"""How deep arrays and objects of a client's message may be nested."""
 
 Params: TypeAlias = dict[str, Raw]
 """The members of a ``params`` object, each value as its own JSON text."""
@@ -73,7 +76,6 @@ class Message(Struct, frozen=True):
 
 _TOP_LEVEL = frozenset({"server_id", "jsonrpc", "id", "method", "params", "result", "error"})
 _IN_PARAMS = frozenset({"name", "uri", "ref", "notifications", "taskId", "cursor", "_meta"})
-_QUOTED = re.compile(f'"(?:{"|".join(sorted(_TOP_LEVEL | _IN_PARAMS))})"'.encode())
 _INTEGER = re.compile(rb"-?(0|[1-9][0-9]*)")
 
 _incoming = msgspec.json.Decoder(Incoming)
@@ -118,6 +120,9 @@ def decode_message(body: bytes) -> Message:
         raise MalformedMessage(f"the body is not valid JSON: {error}") from error
     except RecursionError as error:
         raise MalformedMessage("the JSON is nested too deeply") from error
+    # Each level takes two bytes.
+    if len(body) > 2 * MAX_DEPTH and nested_deeper(body, MAX_DEPTH):
+        raise MalformedMessage(f"the JSON is nested too deeply, over {MAX_DEPTH} levels")
     if _compact_size(message) != len(body):
         _refuse_duplicates(body, _TOP_LEVEL, "")
     return message
@@ -144,29 +149,13 @@ def _compact_size(message: Message) -> int:
 
 
 def _refuse_duplicates(text: bytes | Raw, names: frozenset[str], prefix: str) -> None:
-    """Refuse an object in which one of ``names`` appears twice.
-
-    A name can hide behind an escape; the exact check is slow, so only where there could be one.
-    """
-    text = bytes(text)
-    if b"\\u" not in text:
-        found = _QUOTED.findall(text)
-        if len(found) == len(set(found)):
-            return
+    """Refuse an object in which one of ``names`` appears twice."""
     try:
-        present: _Members = json.loads(text, object_pairs_hook=_Members)
-    except RecursionError as error:
-        raise MalformedMessage("the JSON is nested too deeply") from error
-    for name, times in Counter(present).items():
-        if times > 1 and name in names:
-            raise InvalidRequest(f"member '{prefix}{name}' appears twice; send it once")
-
-
-class _Members(list[str]):
-    """The names of the members of one JSON object, duplicates included."""
-
-    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
-        super().__init__(name for name, _ in pairs)
+        name = repeated(text, names)
+    except msgspec.DecodeError as error:
+        raise MalformedMessage(f"the body is not valid JSON: {error}") from error
+    if name is not None:
+        raise InvalidRequest(f"member '{prefix}{name}' appears twice; send it once")
 
 
 def text_of(raw: Raw, member: str) -> str:

@@ -150,6 +150,11 @@ def test_a_reference_says_each_thing_once(ref: bytes) -> None:
         check(permit(), Call("completion/complete", b"1", {"ref": Raw(ref)}))
 
 
+def test_a_reference_may_hold_numbers_of_any_length() -> None:
+    ref = b'{"type":"ref/prompt","name":"greet","n":%b}' % (b"1" * 5_000)
+    check(permit(), Call("completion/complete", b"1", {"ref": Raw(ref)}))
+
+
 def test_an_empty_list_takes_everything_away() -> None:
     for one in (ScopeText(tools=()), ScopeText(tools=(), resources=(), prompts=())):
         for method, params in IN_SCOPE[:7]:

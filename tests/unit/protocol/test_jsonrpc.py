@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import timeit
+from time import process_time
 
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from msgspec import UNSET, Raw
 from open_mcp_gateway.errors import InvalidRequest, MalformedMessage
 from open_mcp_gateway.protocol import jsonrpc
 from open_mcp_gateway.protocol.jsonrpc import (
+    MAX_DEPTH,
     call_of,
     decode_incoming,
     decode_message,
@@ -112,6 +115,37 @@ def test_deep_nesting_found_by_the_slow_duplicate_check_is_malformed() -> None:
     deep = b'{"id":1,"a":{"id":2},"b":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     with pytest.raises(MalformedMessage, match="deep"):
         decode_message(deep)
+
+
+@pytest.mark.parametrize("front", [b"", b'"s":"\\u0041", '], ids=["plain", "escape"])
+def test_how_deep_a_message_may_be_nested(front: bytes) -> None:
+    def nested(levels: int) -> bytes:
+        inner = levels - 2  # the message itself and params
+        value = b"[" * inner + b"]" * inner
+        return b'{%b"id":1,"method":"a","params":{"a":%b}}' % (front, value)
+
+    assert call(nested(MAX_DEPTH)).method == "a"
+    with pytest.raises(MalformedMessage, match="deep"):
+        decode_message(nested(MAX_DEPTH + 1))
+
+
+def test_numbers_of_any_length_pass_the_duplicate_check() -> None:
+    digits = b"1" * 5_000
+    body = b'{"method":"a","params":{"arguments":{"n":%b,"s":"\\u0041"} }}' % digits
+    params = call(body).params
+    assert params is not None
+    assert digits in bytes(params["arguments"])
+
+
+def test_the_duplicate_check_does_not_build_what_the_message_holds() -> None:
+    items = b",".join([b'{"a":1}'] * 100_000)
+    compact = b'{"id":1,"method":"a","params":{"arguments":{"s":"\\u0041","x":[%b]}}}' % items
+    other = compact[:-2] + b" }}"
+
+    def cost_s(body: bytes) -> float:
+        return min(timeit.repeat(lambda: call(body), timer=process_time, number=1, repeat=5))
+
+    assert cost_s(other) < 15 * cost_s(compact)
 
 
 @pytest.mark.parametrize("name", [b"id", b"name"])
