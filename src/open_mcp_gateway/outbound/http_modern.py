@@ -52,6 +52,7 @@ from open_mcp_gateway.protocol.jsonrpc import (
     request,
 )
 from open_mcp_gateway.protocol.mirrored import headers_for
+from open_mcp_gateway.protocol.surrogates import Lenient
 
 FIRST_LISTING_S: Final = 2.0
 """How long the listing of a fresh server's tools may keep the first calls of tools waiting."""
@@ -63,7 +64,7 @@ _OWN_RESULTS: Final = frozenset({LISTEN, LIST})
 """Methods whose results are not passed on as they came."""
 
 _log = logging.getLogger(__name__)
-_members = msgspec.json.Decoder(dict[str, Raw])
+_members = Lenient(dict[str, Raw])
 
 
 class ModernPeer(HttpPeer):

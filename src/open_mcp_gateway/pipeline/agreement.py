@@ -15,12 +15,13 @@ from open_mcp_gateway.errors import InvalidParams
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Manner
 from open_mcp_gateway.protocol.eras import LATEST_LEGACY, LEGACY_VERSIONS, Era
 from open_mcp_gateway.protocol.jsonrpc import Params
+from open_mcp_gateway.protocol.surrogates import Lenient
 
 INTERACTIVE: Final = frozenset({"roots", "sampling", "elicitation", "tasks"})
 """Client capabilities by which a server can ask something of this one client."""
 
 _text = msgspec.json.Decoder(str)
-_members = msgspec.json.Decoder(dict[str, Raw])
+_members = Lenient(dict[str, Raw])
 _sorted = msgspec.json.Encoder(order="sorted")
 
 

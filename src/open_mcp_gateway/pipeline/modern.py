@@ -40,6 +40,7 @@ from open_mcp_gateway.protocol.faults import (
 from open_mcp_gateway.protocol.jsonrpc import Call, encode, error_response, response
 from open_mcp_gateway.protocol.ladder import climb
 from open_mcp_gateway.protocol.mirrored import Invalid, check, mirrored_fields
+from open_mcp_gateway.protocol.surrogates import Lenient
 from open_mcp_gateway.supervisor.lease import Lease
 
 MODERN: Final = Manner(era=Era.MODERN)
@@ -76,10 +77,10 @@ class _Capabilities(Struct):
     extensions: dict[str, Raw] = msgspec.field(default_factory=dict)
 
 
-_response = msgspec.json.Decoder(_Response)
-_failed = msgspec.json.Decoder(_Failed)
+_response = Lenient(_Response)
+_failed = Lenient(_Failed)
 _text = msgspec.json.Decoder(str)
-_capabilities = msgspec.json.Decoder(_Capabilities)
+_capabilities = Lenient(_Capabilities)
 
 
 def declares_tasks(capabilities: Raw | None) -> bool:

@@ -31,6 +31,7 @@ from open_mcp_gateway.protocol.meta import (
     read_meta,
     without_connection_owned,
 )
+from open_mcp_gateway.protocol.surrogates import Lenient
 
 REMOVED: Final = frozenset(
     {
@@ -54,7 +55,7 @@ _NAME_HEADER: Final = b"mcp-name"
 _OWS: Final = b" \t"
 
 _text = msgspec.json.Decoder(str)
-_object = msgspec.json.Decoder(dict[str, Raw])
+_object = Lenient(dict[str, Raw])
 
 
 class ModernRequest(Struct, frozen=True):
