@@ -134,14 +134,18 @@ class Unauthenticated(Refused):
 class WrongKey(Refused):
     """A key was sent that is not one of ours, or is not in force.
 
-    ``reason`` says why a key of ours does not open; only for who sent the whole key.
+    ``reason`` says why a key of ours does not open; only for who sent the whole key. ``key_id`` is
+    which one that is; only for the log.
     """
 
     code = "wrong_key"
 
-    def __init__(self, public: str, *, reason: str | None = None) -> None:
+    def __init__(
+        self, public: str, *, reason: str | None = None, key_id: str | None = None
+    ) -> None:
         super().__init__(public)
         self.reason = reason
+        self.key_id = key_id
 
 
 class Denied(Refused):

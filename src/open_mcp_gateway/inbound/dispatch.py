@@ -15,11 +15,9 @@ from anyio.abc import TaskGroup
 from open_mcp_gateway.access.authorize import authorize_by_id, require
 from open_mcp_gateway.auth.principal import Permission, Principal
 from open_mcp_gateway.errors import (
-    Denied,
     Draining,
     GatewayError,
     InternalError,
-    MethodNotAllowed,
     TooLarge,
     Unauthenticated,
     WrongKey,
@@ -41,25 +39,16 @@ from open_mcp_gateway.inbound.handlers import (
     check_json,
 )
 from open_mcp_gateway.inbound.origin import OriginPolicy
+from open_mcp_gateway.inbound.refusal import refusal
 from open_mcp_gateway.inbound.routes import AnyKey, Match, RouteKind, Router
 from open_mcp_gateway.names import KeyId
 from open_mcp_gateway.pipeline.forward import Forwarder
-from open_mcp_gateway.pipeline.reply import Headers, Reply, Responder, retry_after, rpc_failure
-from open_mcp_gateway.protocol.faults import FAULTS, management_body
+from open_mcp_gateway.pipeline.reply import Headers, Reply, Responder, rpc_failure
 from open_mcp_gateway.protocol.jsonrpc import Message, call_of, decode_message, raw_id_of
 from open_mcp_gateway.telemetry.logs import TRACE
 
 log = logging.getLogger(__name__)
 
-
-_CHALLENGES: Final[dict[type[GatewayError], Headers]] = {
-    Unauthenticated: ((b"www-authenticate", b'Bearer realm="mcp-gateway"'),),
-    WrongKey: ((b"www-authenticate", b'Bearer realm="mcp-gateway", error="invalid_token"'),),
-}
-"""RFC 6750 section 3: no ``error`` where no key was sent."""
-
-_INSUFFICIENT: Final = b'Bearer realm="mcp-gateway", error="insufficient_scope", scope="%b"'
-"""RFC 6750 section 3.1."""
 
 _PRIVATE: Final[Headers] = (
     (b"cache-control", b"no-store"),
@@ -268,15 +257,9 @@ class Dispatcher:
 
     def refuse(self, arrival: Arrival, error: GatewayError) -> Reply:
         """The answer to a request that failed before any server was called."""
-        headers = _CHALLENGES.get(type(error), ()) + retry_after(error)
-        if isinstance(error, WrongKey) and error.reason is not None:
-            headers += ((b"x-auth-reason", error.reason.encode("ascii")),)
-        if isinstance(error, Denied):
-            headers += ((b"www-authenticate", _INSUFFICIENT % error.permission.encode("ascii")),)
-        if isinstance(error, MethodNotAllowed):
-            headers += ((b"allow", ", ".join(error.allow).encode()),)
-        body = management_body(error, arrival.request_id)
-        return Reply(FAULTS[type(error)].status, body, headers)
+        if isinstance(error, WrongKey) and error.key_id is not None:
+            arrival.key_id = KeyId(error.key_id)  # which dead key is still tried
+        return refusal(error, arrival.request_id)
 
     def finish(self, arrival: Arrival, reply: Reply) -> Reply:
         """``reply`` with the headers that every answer carries; also writes the access log."""
