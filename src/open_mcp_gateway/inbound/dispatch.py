@@ -36,6 +36,7 @@ from open_mcp_gateway.inbound.handlers import (
     OnServer,
     Probe,
     Request,
+    check_body,
     check_json,
 )
 from open_mcp_gateway.inbound.origin import OriginPolicy
@@ -161,7 +162,7 @@ class Dispatcher:
             if admitted.principal is None:
                 raise Unauthenticated("API key required")
             admitted.check_still_in_force(self.authenticator, self.now())
-            match = self.router.match(arrival.method, arrival.path)
+            match = self._match(arrival, body)
             handler = match.route.handler
             self._trace("request body", arrival, body)
             if isinstance(handler, McpPoint):
@@ -176,6 +177,13 @@ class Dispatcher:
             log.exception("request failed", extra={"request_id": arrival.request_id})
             responder.respond(self.refuse(arrival, InternalError("internal error")))
         return None
+
+    def _match(self, arrival: Arrival, body: bytes) -> Match[Handler]:
+        try:
+            return self.router.match(arrival.method, arrival.path)
+        except GatewayError:
+            check_body(arrival, body)
+            raise
 
     def _call(
         self,
@@ -215,7 +223,11 @@ class Dispatcher:
         if arrival.method == b"POST":
             check_json(arrival)
         try:
-            permit = self.forwarder.permits.get(principal, match.ref or "")
+            try:
+                permit = self.forwarder.permits.get(principal, match.ref or "")
+            except GatewayError:
+                check_body(arrival, body)
+                raise
             return handler.serve(arrival, permit, body, responder)
         except GatewayError as error:
             responder.respond(rpc_failure(error, arrival.request_id))
@@ -231,7 +243,11 @@ class Dispatcher:
             if isinstance(handler, OnGateway):
                 return handler.run(require(principal, permission), arrival.query)
             if isinstance(handler, OnRequest):
-                clearance = require(principal, permission)
+                try:
+                    clearance = require(principal, permission)
+                except GatewayError:
+                    check_body(arrival, body)
+                    raise
                 return handler.run(clearance, _request(arrival, match, body))
             if isinstance(handler, OnServer) and match.ref is not None:
                 snapshot = self.forwarder.snapshot
