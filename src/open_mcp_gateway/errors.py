@@ -23,7 +23,7 @@ GatewayError
 │   ├── HeadTooLarge             request line and headers over the limit
 │   ├── NotAcceptable            the client takes none of the answer's media types
 │   └── UnsupportedMedia         body is not JSON by its own account
-├── NotConfigured                needs something that this gateway was not set up with
+├── NotConfigured                needs something that this gateway does not have
 ├── StoreUnavailable             the key store does not answer
 ├── Busy                         no room now; try again later
 ├── Draining                     the gateway is stopping
@@ -244,7 +244,7 @@ class UnsupportedMedia(Refused):
 
 
 class NotConfigured(GatewayError):
-    """Needs something that this gateway was not set up with; ``code`` says what."""
+    """Needs something that this gateway does not have; ``code`` says what."""
 
     def __init__(self, public: str, *, code: str) -> None:
         super().__init__(public)

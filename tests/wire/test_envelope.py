@@ -267,6 +267,13 @@ def test_other_media(front: Face, media: bytes, path: bytes) -> None:
     assert "Content-Type: application/json" in body["message"]
 
 
+@pytest.mark.parametrize("second", [b"text/plain", b"application/json"])
+def test_two_media_types_are_none(front: Face, second: bytes) -> None:
+    answer = post(front, b"{%b}" % PING, JSON, (b"Content-Type", second))
+    assert answer.status == 400
+    assert "Content-Type is there twice" in json.loads(answer.body)["message"]
+
+
 def test_media_come_before_syntax_and_after_size(front: Face) -> None:
     text = (b"Content-Type", b"text/plain")
     assert post(front, b"not json", text).status == 415

@@ -92,6 +92,7 @@ class Dispatcher:
             GatewayError: it may not come in; ``refuse`` makes the answer.
         """
         headers = arrival.headers
+        arrival.check_coding()
         arrival.origin = self.origin.check(headers, http_version=http_version)
         preflight = self.origin.preflight(arrival.method, headers, arrival.origin)
         if preflight is not None:

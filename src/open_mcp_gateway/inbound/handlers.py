@@ -86,8 +86,14 @@ Handler: TypeAlias = Probe | OnGateway | OnServer | OnRequest | OnCaller | McpPo
 
 
 def check_json(arrival: Arrival) -> None:
-    """Raises UnsupportedMedia if the body is not JSON by its own account."""
+    """Raises UnsupportedMedia if the body is not JSON by its own account.
+
+    InvalidRequest if it has two accounts: which of them counts, programs on the way may see
+    otherwise.
+    """
     media = arrival.header(b"content-type")
+    if arrival.doubled and sum(name == b"content-type" for name, _ in arrival.headers) > 1:
+        raise InvalidRequest("Content-Type is there twice; send it once")
     if media is not None and media.partition(b";")[0].strip().lower() != b"application/json":
         raise UnsupportedMedia("send the body as 'Content-Type: application/json'")
 
