@@ -23,6 +23,7 @@ from open_mcp_gateway.catalog.model import Snapshot
 from open_mcp_gateway.clock import SystemClock
 from open_mcp_gateway.config.model import Config, ListenAddress
 from open_mcp_gateway.config.watch import watch
+from open_mcp_gateway.descriptors import DescriptorWatch, raise_limit
 from open_mcp_gateway.inbound.hot import Connection
 from open_mcp_gateway.keystore.store import KeyStore
 from open_mcp_gateway.outbound.leftovers import find_leftovers
@@ -77,6 +78,7 @@ async def serve(
 
     A second signal ends the wait for requests.
     """
+    raise_limit()
     reloader = Reloader(sources)
     # Caught from before the first word in the log until the last server has stopped: a signal in
     # between must not end the program with servers left behind.
@@ -152,9 +154,11 @@ async def _obey(
 
 
 async def _sweep(server: _Server, gateway: Gateway) -> None:
+    descriptors = DescriptorWatch()
     while True:
         await anyio.sleep(SWEEP_S)
         now_s = anyio.current_time()
+        descriptors.look(now_s)
         for connection in list(server.server_state.connections):
             if isinstance(connection, Connection):
                 connection.close_if_quiet(now_s)
