@@ -23,7 +23,7 @@ GatewayError
 │   ├── HeadTooLarge             request line and headers over the limit
 │   ├── NotAcceptable            the client takes none of the answer's media types
 │   └── UnsupportedMedia         body is not JSON by its own account
-├── NotConfigured                needs something that this gateway was not set up with
+├── NotConfigured                needs something that this gateway does not have
 ├── StoreUnavailable             the key store does not answer
 ├── Busy                         no room now; try again later
 ├── Draining                     the gateway is stopping
@@ -134,14 +134,18 @@ class Unauthenticated(Refused):
 class WrongKey(Refused):
     """A key was sent that is not one of ours, or is not in force.
 
-    ``reason`` says why a key of ours does not open; only for who sent the whole key.
+    ``reason`` says why a key of ours does not open; only for who sent the whole key. ``key_id`` is
+    which one that is; only for the log.
     """
 
     code = "wrong_key"
 
-    def __init__(self, public: str, *, reason: str | None = None) -> None:
+    def __init__(
+        self, public: str, *, reason: str | None = None, key_id: str | None = None
+    ) -> None:
         super().__init__(public)
         self.reason = reason
+        self.key_id = key_id
 
 
 class Denied(Refused):
@@ -240,7 +244,7 @@ class UnsupportedMedia(Refused):
 
 
 class NotConfigured(GatewayError):
-    """Needs something that this gateway was not set up with; ``code`` says what."""
+    """Needs something that this gateway does not have; ``code`` says what."""
 
     def __init__(self, public: str, *, code: str) -> None:
         super().__init__(public)

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import anyio
-import anyio.to_thread
 from msgspec.structs import replace
 
 from open_mcp_gateway.app import Gateway
+from open_mcp_gateway.aside import Aside, StillHanging
 from open_mcp_gateway.catalog.diff import diff
 from open_mcp_gateway.catalog.load import LoadedCatalog, load_catalog
 from open_mcp_gateway.config.load import LoadedConfig, Overrides, find_catalog, load_config
@@ -23,6 +23,10 @@ log = logging.getLogger(__name__)
 
 _AT_START_ONLY = ("listen_addr", "tls", "hot_reload", "log_format", "store")
 """Settings that a running gateway keeps; changing one is noted, not an error."""
+
+
+READ_S = 10.0
+"""How long a reload waits for its files; those on a network that is gone never come."""
 
 
 class Sources:
@@ -72,26 +76,36 @@ class Reloader:
 
     def __init__(self, sources: Sources) -> None:
         self.sources = sources
+        self.read_s = READ_S
         self.gateway: Gateway | None = None
         """Set as soon as there is one."""
 
         self._one_at_a_time = anyio.Lock()
+        self._aside = Aside()
 
     async def reload(self) -> ReloadReport:
         """Read the files again and put them in force.
 
         Raises:
-            ReloadFailed: they have mistakes; everything stays as it was.
+            ReloadFailed: they have mistakes, or cannot be read; everything stays as it was.
         """
         async with self._one_at_a_time:
             if self.gateway is None:
                 raise ReloadFailed("the gateway is not up yet", retry_after_s=1)
-            try:
-                config, catalog = await anyio.to_thread.run_sync(self.sources.read)
-            except InvalidConfig as error:
-                log.error("reload refused", extra={"problems": _lines(error)})
-                raise ReloadFailed(error.public) from error
+            config, catalog = await self._read()
             return self._apply(self.gateway, config, catalog)
+
+    async def _read(self) -> tuple[LoadedConfig, LoadedCatalog]:
+        try:
+            with anyio.fail_after(self.read_s):
+                return await self._aside.run(self.sources.read)
+        except InvalidConfig as error:
+            problems, text = _lines(error), error.public
+        except (TimeoutError, StillHanging):
+            text = f"the files could not be read within {self.read_s:g} s; is a network drive gone?"
+            problems = [text]
+        log.error("reload refused", extra={"problems": problems})
+        raise ReloadFailed(text)
 
     def _apply(
         self, gateway: Gateway, loaded: LoadedConfig, catalog: LoadedCatalog
@@ -125,11 +139,13 @@ class Reloader:
         return report
 
     async def reload_changed(self) -> None:
-        """A reload that nobody waits for: a failure is in the log already."""
+        """A reload that nobody waits for: a failure is in the log, and ends nothing."""
         try:
             await self.reload()
         except ReloadFailed:
-            return
+            return  # is in the log already
+        except Exception:
+            log.exception("reload failed")
 
 
 def _unknown_namespaces(loaded: LoadedConfig, catalog: LoadedCatalog) -> Iterable[Problem]:

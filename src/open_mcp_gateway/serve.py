@@ -8,12 +8,14 @@ import logging
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import uvicorn
+from anyio.abc import TaskGroup
 
 from open_mcp_gateway import __version__
 from open_mcp_gateway.app import Gateway, running
@@ -21,6 +23,7 @@ from open_mcp_gateway.catalog.model import Snapshot
 from open_mcp_gateway.clock import SystemClock
 from open_mcp_gateway.config.model import Config, ListenAddress
 from open_mcp_gateway.config.watch import watch
+from open_mcp_gateway.descriptors import DescriptorWatch, raise_limit
 from open_mcp_gateway.inbound.hot import Connection
 from open_mcp_gateway.keystore.store import KeyStore
 from open_mcp_gateway.outbound.leftovers import find_leftovers
@@ -75,6 +78,7 @@ async def serve(
 
     A second signal ends the wait for requests.
     """
+    raise_limit()
     reloader = Reloader(sources)
     # Caught from before the first word in the log until the last server has stopped: a signal in
     # between must not end the program with servers left behind.
@@ -89,12 +93,13 @@ async def serve(
         ) as gateway:
             reloader.gateway = gateway
             server = _Server(_uvicorn_config(config, gateway))
+            reload = reloader.reload_changed
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_obey, signals, server, gateway, reloader)
+                tasks.start_soon(_obey, signals, server, gateway, reload, tasks)
                 tasks.start_soon(_sweep, server, gateway)
                 if config.hot_reload:
                     paths = partial(_watched, sources, gateway)
-                    await tasks.start(partial(watch, paths, reloader.reload_changed))
+                    await tasks.start(partial(watch, paths, reload))
                 _settle_memory()
                 _announce(config, gateway, listener)
                 await server.serve(sockets=[listener])
@@ -129,11 +134,16 @@ def _uvicorn_config(config: Config, gateway: Gateway) -> uvicorn.Config:
 
 
 async def _obey(
-    signals: AsyncIterator[signal.Signals], server: _Server, gateway: Gateway, reloader: Reloader
+    signals: AsyncIterator[signal.Signals],
+    server: _Server,
+    gateway: Gateway,
+    reload: Callable[[], Coroutine[Any, Any, None]],
+    tasks: TaskGroup,
 ) -> None:
     async for number in signals:
         if number == signal.SIGHUP:
-            await reloader.reload_changed()
+            # Not here: whatever a reload waits for, the next signal may say stop.
+            tasks.start_soon(reload)
         elif server.should_exit:
             log.warning("stopping at once", extra={"signal": number.name})
             server.force_exit = True
@@ -144,9 +154,11 @@ async def _obey(
 
 
 async def _sweep(server: _Server, gateway: Gateway) -> None:
+    descriptors = DescriptorWatch()
     while True:
         await anyio.sleep(SWEEP_S)
         now_s = anyio.current_time()
+        descriptors.look(now_s)
         for connection in list(server.server_state.connections):
             if isinstance(connection, Connection):
                 connection.close_if_quiet(now_s)

@@ -91,6 +91,20 @@ def test_what_a_line_says(everything: Gateway) -> None:
     assert "key_id" not in stranger
 
 
+def test_a_known_key_that_does_not_open_is_named(tmp_path: Path) -> None:
+    """So that it can be seen who still uses a key that was meant to be gone."""
+    key = "test-key-elsewhere-5b0e"
+    elsewhere = {"name": "ci", "api_key": key, "ip_allow": []}
+    tenant = {"id": "a", "namespaces": [], "keys": [elsewhere]}
+    with run(tmp_path, tenants=[tenant]) as gateway:
+        refused = [ask(gateway, request(b"/servers", (b"X-API-Key", key.encode())))]
+        refused.append(ask(gateway, request(b"/servers", (b"X-API-Key", b"test-key-wrong"))))
+        flush(gateway)
+        known, unknown = [lines(gateway, answer)[0] for answer in refused]
+    assert [answer.status for answer in refused] == [403, 403]
+    assert (known["key_id"], "key_id" in unknown) == ("config:a:ci", False)
+
+
 def test_nobody_writes_lines_of_his_own(everything: Gateway) -> None:
     """Neither with line ends nor with sheer length."""
     odd = b'/a%0a{"level":"error"}' + b"\\n" + b"b" * 5_000

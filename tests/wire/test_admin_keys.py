@@ -84,6 +84,11 @@ def test_no_answer_but_the_first_has_the_secret(front: Face) -> None:
     made = told(make(front, once), 201)
     again = told(make(front, once), 200)
     assert (again["secret"], again["replayed"], again["id"]) == (None, True, made["id"])
+    assert f"DELETE /admin/keys/{made['id']}" in again["warning"]
+    digest = "sha256:" + "5e" * 32
+    hashed = (b"Idempotency-Key", b"6f1d")
+    told(make(front, hashed, name="hashed", hash=digest), 201)
+    assert "warning" not in told(make(front, hashed, name="hashed", hash=digest), 200)
     told(make(front, once, role="viewer"), 409, "idempotency_mismatch")
     where = f"/admin/keys/{made['id']}"
     answers = [ask(front, "GET", path) for path in (where, "/admin/keys", "/openapi.json")]
@@ -113,6 +118,24 @@ def test_what_is_refused(front: Face) -> None:
     told(front.ask(raw), 415)
     raw = request(b"/admin/keys", AUTH, JSON, method=b"POST", body=b"{")
     told(front.ask(raw), 400, "malformed")
+
+
+@pytest.mark.parametrize(
+    ("members", "words"),
+    [
+        ({"expires_in": "soon"}, "Expected a period such as 90d, 12h or 30m - at `$.expires_in`"),
+        ({"hash": "abc"}, "Expected 'sha256:' and 64 hexadecimal digits"),
+        ({"expires_at": "tomorrow"}, "Expected a moment such as 2030-01-31T00:00:00Z"),
+        ({"expires_at": "2030-01-31T00:00:00"}, "Expected a moment with its offset, such as"),
+    ],
+)
+def test_a_wrong_form_is_told_in_words(front: Face, members: dict[str, Any], words: str) -> None:
+    assert words in told(make(front, **members), 400)["message"]
+
+
+def test_a_wrong_tenant_id_is_told_in_words(front: Face) -> None:
+    answer = ask(front, "POST", "/admin/tenants", {"id": "a b", "namespaces": []})
+    assert "Expected 1 to 64 of A-Z" in told(answer, 400)["message"]
 
 
 def test_moments_that_no_text_can_say_hurt_nobody(front: Face) -> None:

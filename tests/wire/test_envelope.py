@@ -132,10 +132,9 @@ def test_the_same_id_twice_at_the_same_time(front: Face, server_id: str) -> None
         b'{%b,"params":{"a":01}}' % PING,
         b'{%b,"params":{"a":NaN}}' % PING,
         b'{%b,"params":{"a":"\x01"}}' % PING,
-        b'{"server_id":"\\ud800","method":"ping"}',
         "{}".encode("utf-16"),
     ],
-    ids=range(18),
+    ids=range(17),
 )
 def test_not_json(front: Face, body: bytes) -> None:
     assert failure(post(front, body), 400, -32700, "malformed")["id"] is None
@@ -266,6 +265,13 @@ def test_other_media(front: Face, media: bytes, path: bytes) -> None:
     body = json.loads(answer.body)
     assert body["code"] == "unsupported_media_type"
     assert "Content-Type: application/json" in body["message"]
+
+
+@pytest.mark.parametrize("second", [b"text/plain", b"application/json"])
+def test_two_media_types_are_none(front: Face, second: bytes) -> None:
+    answer = post(front, b"{%b}" % PING, JSON, (b"Content-Type", second))
+    assert answer.status == 400
+    assert "Content-Type is there twice" in json.loads(answer.body)["message"]
 
 
 def test_media_come_before_syntax_and_after_size(front: Face) -> None:

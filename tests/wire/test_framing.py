@@ -409,3 +409,13 @@ def test_answers_stay_apart(front: Face) -> None:
     assert starts[0] == 0
     for one, after in pairwise(starts):
         assert raw[one:after].endswith(b'\r\n\r\n{"status":"ok"}')
+
+
+@pytest.mark.parametrize("codings", [[b"gzip, chunked"], [b"gzip", b"chunked"]])
+def test_codings_that_nobody_undoes_are_refused(hot: Face, codings: list[bytes]) -> None:
+    """The chunks would be put together, and what is in them taken for what it is not."""
+    headers = [(b"Transfer-Encoding", coding) for coding in codings]
+    raw = request(b"/mcp", AUTH, JSON, *headers, method=b"POST") + b"2\r\n{}\r\n0\r\n\r\n"
+    answer = hot.ask(raw)
+    assert answer.status == 501
+    assert json.loads(answer.body)["code"] == "unknown_transfer_coding"

@@ -12,6 +12,7 @@ import pytest
 from open_mcp_gateway.inbound.hot import (
     ANSWER_READ_S,
     DRAIN_S,
+    FIRST_BYTE_S,
     KEEP_ALIVE_S,
     REQUEST_READ_S,
     Connection,
@@ -284,10 +285,15 @@ def test_an_idle_connection_ends(hot: Face) -> None:
 def test_a_connection_without_a_request_ends(hot: Face) -> None:
     with hot.connect() as wire:
         hot.until(lambda: len(hot.connections()) == 1)
+        sweep(hot, FIRST_BYTE_S - 1)
+        wire.send(HEALTH)
+        assert wire.receive().status == 200
         sweep(hot, KEEP_ALIVE_S - 1)
         wire.send(HEALTH)
         assert wire.receive().status == 200
-        sweep(hot, KEEP_ALIVE_S + 1)
+    with hot.connect() as wire:
+        hot.until(lambda: len(hot.connections()) == 1)
+        sweep(hot, FIRST_BYTE_S + 1)
         assert wire.ended()
 
 

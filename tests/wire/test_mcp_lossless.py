@@ -14,7 +14,8 @@ from tests.wire.mcp_client import CAPABILITIES, MODERN, VERSION, Client, Json, m
 
 ODD: Final = (
     '{ "b":1.0 ,"a":123456789012345678901234567890,"e":1E400,"\\u0041":"\\ud83d\\ude00",'
-    '"z":null,"dup":1,"deep":[[[[{"x":[]}]]]],"slash":"\\/","big":-0.0,"empty":{},"t":true}'
+    '"z":null,"dup":1,"deep":[[[[{"x\\udc00":[]}]]]],"half":"\\ud83d \\\\ud83d",'
+    '"slash":"\\/","big":-0.0,"empty":{},"t":true}'
 )
 METHODS: Final[tuple[tuple[str, Json], ...]] = (
     ("tools/list", {}),

@@ -195,8 +195,9 @@ async def test_an_outage_is_no_verdict(behave: Behaviour, text: str) -> None:
         before = verdicts.recall(entry_for(server.url))
         server.requests.clear()
         server.behave = behave
-        with pytest.raises(UpstreamUnavailable, match=text):
+        with pytest.raises(UpstreamUnavailable, match=text) as caught:
             await open_at(server.url, verdicts=verdicts)
+        assert "taken effect" not in caught.value.public  # nobody's call was made yet
         assert set(server.methods()) == {"server/discover"}
         assert verdicts.recall(entry_for(server.url)) == before
 

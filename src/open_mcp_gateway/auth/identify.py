@@ -171,7 +171,7 @@ class Identifier:
             raise StoreUnavailable("the key store does not answer", retry_after_s=1)
         reason = holding.refusal(self._now(), client)
         if reason is not None:
-            raise WrongKey(_WRONG, reason=reason)
+            raise WrongKey(_WRONG, reason=reason, key_id=holding.principal.key_id)
         return holding
 
     def find(self, credential: bytes) -> Holding | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 from collections.abc import Iterable, Iterator
-from urllib.parse import unquote
+from urllib.parse import quote, quote_plus, unquote
 
 from msgspec.structs import replace
 
@@ -15,6 +17,7 @@ SHORTEST_SECRET = 4
 """Characters; replacing anything shorter would riddle every error text with asterisks."""
 
 _SHORTEST_LINE = 8
+_ESCAPED = re.compile("%[0-9A-F]{2}")
 _USERINFO = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,30}://)(?P<userinfo>[^/?#\s]*)@")
 _QUERY = re.compile(r"(?P<start>[A-Za-z][A-Za-z0-9+.-]{0,30}://[^?\s]*\?)(?P<query>[^#\s]+)")
 
@@ -56,9 +59,22 @@ def secrets(spec: ServerSpec, substituted: Iterable[str]) -> tuple[str, ...]:
     found = {*substituted, *spec.env.values(), *_runtime_secrets(spec.runtime)}
     # An error text holds lines; of a key in PEM form each line is a secret by itself.
     found |= {line for text in found for line in text.splitlines() if len(line) >= _SHORTEST_LINE}
-    return tuple(
-        sorted((text for text in found if len(text) >= SHORTEST_SECRET), key=lambda t: (-len(t), t))
-    )
+    found = {form for text in found if len(text) >= SHORTEST_SECRET for form in _forms(text)}
+    return tuple(sorted(found, key=lambda text: (-len(text), text)))
+
+
+def _forms(text: str) -> Iterator[str]:
+    """How a secret comes back from who got it: in a URL, in JSON, in basic authentication."""
+    yield text
+    data = text.encode("utf-8", "surrogatepass")
+    for quoted in (quote(data), quote(data, safe=""), quote_plus(data)):
+        yield quoted
+        yield _ESCAPED.sub(lambda escaped: escaped[0].lower(), quoted)
+    yield json.dumps(text)[1:-1]
+    yield json.dumps(text, ensure_ascii=False)[1:-1]
+    for coded in (base64.b64encode(data), base64.urlsafe_b64encode(data)):
+        yield coded.decode("ascii")
+        yield coded.decode("ascii").rstrip("=")
 
 
 def _runtime_secrets(runtime: Runtime) -> Iterator[str]:

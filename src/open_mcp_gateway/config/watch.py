@@ -11,14 +11,16 @@ import hashlib
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
 import anyio
 import anyio.abc
-import anyio.to_thread
 import watchfiles
 
+from open_mcp_gateway.aside import Aside
+from open_mcp_gateway.document.files import open_regular
 from open_mcp_gateway.document.source import MAX_FILE_BYTES
 from open_mcp_gateway.errors import GatewayError
 
@@ -76,6 +78,7 @@ class _Watcher:
         self._notifier = notifier
         self._debounce_s = debounce_s
         self._poll_s = poll_s
+        self._aside = Aside()
         self._digests: dict[Path, bytes] = {}
         self._absent: set[Path] = set()
 
@@ -95,8 +98,8 @@ class _Watcher:
     async def _look(self) -> _Stats:
         """Metadata of every path; the notifier is set up first, so that no change falls between."""
         paths = list(self._paths())
-        await self._notifier.follow(await anyio.to_thread.run_sync(_folders, paths))
-        return await anyio.to_thread.run_sync(_stats, paths)
+        await self._notifier.follow(await self._aside.run(partial(_folders, paths)))
+        return await self._aside.run(partial(_stats, paths))
 
     async def _settled(self, now: _Stats) -> _Stats:
         """Wait until nothing changes any more; each further change starts the time again."""
@@ -111,7 +114,7 @@ class _Watcher:
     async def _compare(self) -> bool:
         """Take in the contents; True when a path has another one than before, or its first."""
         paths = list(self._paths())
-        read = await anyio.to_thread.run_sync(_digests, paths)
+        read = await self._aside.run(partial(_digests, paths))
         new = False
         for path, digest in read.items():
             if isinstance(digest, str):
@@ -139,7 +142,7 @@ class _Watcher:
 
     async def _take_in_new(self) -> None:
         new = [path for path in self._paths() if path not in self._digests]
-        for path, digest in (await anyio.to_thread.run_sync(_digests, new)).items():
+        for path, digest in (await self._aside.run(partial(_digests, new))).items():
             if isinstance(digest, bytes):
                 self._digests[path] = digest
             else:
@@ -229,9 +232,7 @@ def _digests(paths: list[Path]) -> dict[Path, bytes | str]:
 def _digest(path: Path) -> bytes | str:
     try:
         # Reading a pipe would wait for, and take away, what another reader needs.
-        if path.exists() and not path.is_file():
-            return "not a regular file"
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             return hashlib.sha256(stream.read(MAX_FILE_BYTES + 1)).digest()
     except (OSError, ValueError) as error:
         return getattr(error, "strerror", None) or str(error)

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from open_mcp_gateway.document.files import open_regular
+
 _USER = re.compile(r"~[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
@@ -38,7 +40,7 @@ def unreadable(path: Path) -> str | None:
             return "is a folder"
         if not path.exists():
             return "does not exist"
-        with path.open("rb"):
+        with open_regular(path):
             return None
     except (OSError, ValueError) as error:
         return f"cannot be read ({getattr(error, 'strerror', None) or error})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 from pathlib import Path
 
+from open_mcp_gateway.document.files import NotRegular, open_regular
 from open_mcp_gateway.document.json_tree import parse_json
 from open_mcp_gateway.document.tree import Broken, Mapping, Tree
 from open_mcp_gateway.document.yaml_tree import parse_yaml
@@ -46,16 +47,19 @@ def read_bytes(path: Path, limit_bytes: int) -> bytes:
     """The content of a file that a person named.
 
     Raises:
-        InvalidConfig: it is missing, unreadable or over the limit.
+        InvalidConfig: it is missing, unreadable, no regular file or over the limit.
     """
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             data = stream.read(limit_bytes + 1)
     except FileNotFoundError as error:
         message = "does not exist; create it, or mend the path"
         raise InvalidConfig([Problem(str(path), message)]) from error
     except IsADirectoryError as error:
         message = "is a folder; name the file in it"
+        raise InvalidConfig([Problem(str(path), message)]) from error
+    except NotRegular as error:
+        message = "is a pipe, a device or a socket, which a reload cannot read again; name a file"
         raise InvalidConfig([Problem(str(path), message)]) from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)

@@ -61,16 +61,23 @@ class KeyRoutes:
     async def create(self, clearance: Clearance, request: Request) -> Reply:
         """Make a key; its secret is in this answer alone."""
         query_of(request, ())
+        wanted = body_of(request, KeyCreate)
         created = await self.admin.create(
             clearance,
-            body_of(request, KeyCreate),
+            wanted,
             request_id=request.arrival.request_id,
             idempotency_key=idempotency_key(request),
         )
         record = created.record
         shown = msgspec.to_builtins(self._view(record)) | {"secret": created.secret}
         if created.replayed:
-            return answer(shown | {"replayed": True}, rev=record.rev)
+            shown["replayed"] = True
+            if wanted.hash is None:
+                shown["warning"] = (
+                    "The secret was in the first answer alone. If that is lost, revoke this key, "
+                    f"DELETE /admin/keys/{record.id}, and make one under a new Idempotency-Key."
+                )
+            return answer(shown, rev=record.rev)
         if created.secret is not None:
             shown["warning"] = "The secret is shown once."
         return located(answer(shown, status=201, rev=record.rev), f"/admin/keys/{record.id}")

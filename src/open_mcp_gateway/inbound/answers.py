@@ -120,7 +120,8 @@ class KeyPage(Form, frozen=True, kw_only=True):
 
 
 class CreatedKey(KeyView, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``secret`` is null where the hash was given, or the request came for the second time."""
+    """``secret`` is null where the hash was given, or the request came for the second time;
+    ``warning`` then says how to go on."""
 
     secret: str | None
     warning: str | UnsetType = UNSET

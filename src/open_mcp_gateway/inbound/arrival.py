@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from open_mcp_gateway.errors import HeadTooLarge
+from open_mcp_gateway.errors import HeadTooLarge, NotConfigured
 from open_mcp_gateway.inbound.origin import AllowedOrigin
 from open_mcp_gateway.names import KeyId, RequestId
 
@@ -121,6 +121,15 @@ class Arrival:
         other.request_id = self.request_id if given else new_request_id()
         other.started_s = time.perf_counter()
         return other
+
+    def check_coding(self) -> None:
+        """Raises NotConfigured for a coding that is not undone here (RFC 9112 section 6.1)."""
+        if b"transfer-encoding" not in self.first_of:
+            return
+        codings = [value for name, value in self.headers if name == b"transfer-encoding"]
+        if len(codings) > 1 or codings[0].lower() != b"chunked":
+            text = "send the body with 'Transfer-Encoding: chunked' or a Content-Length"
+            raise NotConfigured(text, code="unknown_transfer_coding")
 
     def check_size(self) -> None:
         """Raises HeadTooLarge if request line and headers are over ``MAX_HEAD_BYTES``."""

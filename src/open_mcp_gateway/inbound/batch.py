@@ -29,6 +29,7 @@ from open_mcp_gateway.protocol.jsonrpc import (
     decode_message,
     raw_id_of,
 )
+from open_mcp_gateway.protocol.surrogates import Lenient
 
 REVISION: Final = "2025-03-26"
 """The one revision with JSON-RPC batches."""
@@ -36,7 +37,7 @@ REVISION: Final = "2025-03-26"
 MAX_MESSAGES: Final = 1000
 """In one batch."""
 
-_elements = msgspec.json.Decoder(list[Raw])
+_elements = Lenient(list[Raw])
 
 
 def is_batch(body: bytes) -> bool:

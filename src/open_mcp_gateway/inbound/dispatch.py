@@ -15,11 +15,9 @@ from anyio.abc import TaskGroup
 from open_mcp_gateway.access.authorize import authorize_by_id, require
 from open_mcp_gateway.auth.principal import Permission, Principal
 from open_mcp_gateway.errors import (
-    Denied,
     Draining,
     GatewayError,
     InternalError,
-    MethodNotAllowed,
     TooLarge,
     Unauthenticated,
     WrongKey,
@@ -38,28 +36,20 @@ from open_mcp_gateway.inbound.handlers import (
     OnServer,
     Probe,
     Request,
+    check_body,
     check_json,
 )
 from open_mcp_gateway.inbound.origin import OriginPolicy
+from open_mcp_gateway.inbound.refusal import refusal
 from open_mcp_gateway.inbound.routes import AnyKey, Match, RouteKind, Router
 from open_mcp_gateway.names import KeyId
 from open_mcp_gateway.pipeline.forward import Forwarder
-from open_mcp_gateway.pipeline.reply import Headers, Reply, Responder, failed, retry_after
-from open_mcp_gateway.protocol.faults import FAULTS, management_body
+from open_mcp_gateway.pipeline.reply import Headers, Reply, Responder, failed
 from open_mcp_gateway.protocol.jsonrpc import Message, call_of, decode_message, raw_id_of
 from open_mcp_gateway.telemetry.logs import TRACE
 
 log = logging.getLogger(__name__)
 
-
-_CHALLENGES: Final[dict[type[GatewayError], Headers]] = {
-    Unauthenticated: ((b"www-authenticate", b'Bearer realm="mcp-gateway"'),),
-    WrongKey: ((b"www-authenticate", b'Bearer realm="mcp-gateway", error="invalid_token"'),),
-}
-"""RFC 6750 section 3: no ``error`` where no key was sent."""
-
-_INSUFFICIENT: Final = b'Bearer realm="mcp-gateway", error="insufficient_scope", scope="%b"'
-"""RFC 6750 section 3.1."""
 
 _PRIVATE: Final[Headers] = (
     (b"cache-control", b"no-store"),
@@ -102,6 +92,7 @@ class Dispatcher:
             GatewayError: it may not come in; ``refuse`` makes the answer.
         """
         headers = arrival.headers
+        arrival.check_coding()
         arrival.origin = self.origin.check(headers, http_version=http_version)
         preflight = self.origin.preflight(arrival.method, headers, arrival.origin)
         if preflight is not None:
@@ -172,7 +163,7 @@ class Dispatcher:
             if admitted.principal is None:
                 raise Unauthenticated("API key required")
             admitted.check_still_in_force(self.authenticator, self.now())
-            match = self.router.match(arrival.method, arrival.path)
+            match = self._match(arrival, body)
             handler = match.route.handler
             self._trace("request body", arrival, body)
             if type(handler) is McpPoint:
@@ -187,6 +178,13 @@ class Dispatcher:
             log.exception("request failed", extra={"request_id": arrival.request_id})
             responder.respond(self.refuse(arrival, InternalError("internal error")))
         return None
+
+    def _match(self, arrival: Arrival, body: bytes) -> Match[Handler]:
+        try:
+            return self.router.match(arrival.method, arrival.path)
+        except GatewayError:
+            check_body(arrival, body)
+            raise
 
     def _call(
         self,
@@ -225,7 +223,11 @@ class Dispatcher:
         try:
             if arrival.method == b"POST":
                 check_json(arrival)
-            permit = self.forwarder.permits.get(principal, match.ref or "")
+            try:
+                permit = self.forwarder.permits.get(principal, match.ref or "")
+            except GatewayError:
+                check_body(arrival, body)
+                raise
             return stream.serve(arrival, permit, body, responder)
         except Exception as error:  # noqa: BLE001 - a boundary: these routes answer in JSON-RPC
             responder.respond(failed(error, None, arrival.request_id))
@@ -241,7 +243,11 @@ class Dispatcher:
             if isinstance(handler, OnGateway):
                 return handler.run(require(principal, permission), arrival.query)
             if isinstance(handler, OnRequest):
-                clearance = require(principal, permission)
+                try:
+                    clearance = require(principal, permission)
+                except GatewayError:
+                    check_body(arrival, body)
+                    raise
                 return handler.run(clearance, _request(arrival, match, body))
             if isinstance(handler, OnServer) and match.ref is not None:
                 snapshot = self.forwarder.snapshot
@@ -267,15 +273,9 @@ class Dispatcher:
 
     def refuse(self, arrival: Arrival, error: GatewayError) -> Reply:
         """The answer to a request that failed before any server was called."""
-        headers = _CHALLENGES.get(type(error), ()) + retry_after(error)
-        if isinstance(error, WrongKey) and error.reason is not None:
-            headers += ((b"x-auth-reason", error.reason.encode("ascii")),)
-        if isinstance(error, Denied):
-            headers += ((b"www-authenticate", _INSUFFICIENT % error.permission.encode("ascii")),)
-        if isinstance(error, MethodNotAllowed):
-            headers += ((b"allow", ", ".join(error.allow).encode()),)
-        body = management_body(error, arrival.request_id)
-        return Reply(FAULTS[type(error)].status, body, headers)
+        if isinstance(error, WrongKey) and error.key_id is not None:
+            arrival.key_id = KeyId(error.key_id)  # which dead key is still tried
+        return refusal(error, arrival.request_id)
 
     def finish(self, arrival: Arrival, reply: Reply) -> Reply:
         """``reply`` with the headers that every answer carries; also writes the access log."""

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
-from msgspec import UNSET, Struct
+import msgspec
+from msgspec import UNSET, Raw, Struct
 
 from open_mcp_gateway.access.permit import Clearance, Permit
 from open_mcp_gateway.auth.principal import Principal
-from open_mcp_gateway.errors import InvalidRequest, UnsupportedMedia
+from open_mcp_gateway.errors import InvalidRequest, MalformedMessage, UnsupportedMedia
 from open_mcp_gateway.inbound.arrival import Arrival
 from open_mcp_gateway.pipeline.reply import Reply, Responder
 from open_mcp_gateway.protocol.jsonrpc import Message, text_of
+from open_mcp_gateway.protocol.surrogates import Lenient
+
+_WITH_BODY: Final = frozenset({b"POST", b"PUT", b"PATCH"})
+_anything = Lenient(Raw)
 
 
 class Probe(Struct, frozen=True):
@@ -81,14 +86,43 @@ Handler: TypeAlias = Probe | OnGateway | OnServer | OnRequest | OnCaller | McpPo
 
 
 def check_json(arrival: Arrival) -> None:
-    """Raises UnsupportedMedia if the body is not JSON by its own account."""
-    if not arrival.read(_may_be_json):
+    """Raises UnsupportedMedia if the body is not JSON by its own account.
+
+    InvalidRequest if it has two accounts: which of them counts, programs on the way may see
+    otherwise.
+    """
+    media = arrival.read(_media_type)
+    if media is None:
+        raise InvalidRequest("Content-Type is there twice; send it once")
+    if media != b"application/json":
         raise UnsupportedMedia("send the body as 'Content-Type: application/json'")
 
 
-def _may_be_json(arrival: Arrival) -> bool:
+def _media_type(arrival: Arrival) -> bytes | None:
+    """What a body is by its own account, JSON if it has none; None: it has two."""
+    if arrival.doubled and sum(name == b"content-type" for name, _ in arrival.headers) > 1:
+        return None
     media = arrival.header(b"content-type")
-    return media is None or media.partition(b";")[0].strip().lower() == b"application/json"
+    return b"application/json" if media is None else media.partition(b";")[0].strip().lower()
+
+
+def check_body(arrival: Arrival, body: bytes) -> None:
+    """What the door checks of a body before it speaks of routes and permissions.
+
+    Only for who fails at one of these: where a body is read, it is checked anyway.
+
+    Raises:
+        UnsupportedMedia: it is not JSON by its own account.
+        MalformedMessage: it is not JSON.
+    """
+    if not body or arrival.method not in _WITH_BODY:
+        return
+    check_json(arrival)
+    try:
+        body.decode()
+        _anything.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise MalformedMessage("the body is not JSON") from None
 
 
 def server_in_envelope(_: Arrival, message: Message) -> str:

@@ -44,6 +44,9 @@ LINGER_S = 10.0
 REQUEST_READ_S = 60.0
 """A request that takes longer to arrive is given up."""
 
+FIRST_BYTE_S = 20.0
+"""A connection on which nothing ever came is closed after this: it takes the room of others."""
+
 ANSWER_READ_S = 60.0
 """A client that takes nothing of its answer for this long is given up."""
 
@@ -284,6 +287,8 @@ class Connection(HttpToolsProtocol):
             limit_s = ANSWER_READ_S
         elif self.intake.begun:
             limit_s = REQUEST_READ_S
+        elif not self.intake.fed_bytes:
+            limit_s = FIRST_BYTE_S
         else:
             limit_s = KEEP_ALIVE_S
         return min(limit_s, DRAIN_S) if self.draining else limit_s

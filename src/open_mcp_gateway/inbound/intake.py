@@ -64,8 +64,8 @@ class Intake:
 
         self._in_head = False
         self._ignoring_upgrade = False
-        self._fed_bytes = 0
-        """What the parser was given last."""
+        self.fed_bytes = 0
+        """What the parser was given last; 0: nothing has come yet."""
 
         self._advanced = False
         """It found a beginning, an end or a piece of a body in that."""
@@ -85,7 +85,7 @@ class Intake:
         between = not self.begun
         if between and self._heads and self._repeated(data):
             return
-        self._fed_bytes = len(data)
+        self.fed_bytes = len(data)
         self._advanced = False
         self._ended = 0
         try:
@@ -99,13 +99,13 @@ class Intake:
             self._refuse_unreadable(MalformedMessage("this is not an HTTP/1.1 request"))
             return
         if self._advanced:
-            self._piece_bytes = self._fed_bytes
+            self._piece_bytes = self.fed_bytes
             self._stalled_bytes = 0
             known, declared = self._known, self.declared
             if between and self._ended == 1 and not self.begun and known and self._covered:
                 self._heads.keep(data, int(declared or 0), (known, declared))
             return
-        self._stalled_bytes += self._fed_bytes
+        self._stalled_bytes += self.fed_bytes
         if self._stalled_bytes > MAX_HEAD_BYTES:
             self._refuse_unreadable(HeadTooLarge(f"headers over {MAX_HEAD_BYTES} bytes"))
 
@@ -181,7 +181,7 @@ class Intake:
         turn = self.reading = Turn(self.line, arrival, keep_alive=keep_alive)
         turn.chunked = version == "1.1"
         try:
-            if self._piece_bytes + self._stalled_bytes + self._fed_bytes > MAX_HEAD_BYTES:
+            if self._piece_bytes + self._stalled_bytes + self.fed_bytes > MAX_HEAD_BYTES:
                 arrival.check_size()  # exactly, now that it could be over
             admitted = turn.admitted = self.dispatcher.admit(arrival, http_version=version)
         except GatewayError as error:

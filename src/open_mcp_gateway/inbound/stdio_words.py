@@ -17,6 +17,7 @@ from open_mcp_gateway.protocol.faults import (
     rpc_body,
 )
 from open_mcp_gateway.protocol.jsonrpc import error_response
+from open_mcp_gateway.protocol.surrogates import Lenient
 
 _NOT_FOUND: Final = "not_found"
 _UNAVAILABLE: Final = "upstream_unavailable"
@@ -38,8 +39,8 @@ class _Failure(Struct):
     id: Raw | UnsetType = UNSET
 
 
-_failure = msgspec.json.Decoder(_Failure)
-_origin = msgspec.json.Decoder(_Origin)
+_failure = Lenient(_Failure)
+_origin = Lenient(_Origin)
 
 
 class StdioWords:

@@ -138,9 +138,14 @@ def _expires(record: KeyRecord, within: str | None, now_s: float) -> bool:
 
 
 def _rests(record: KeyRecord, used_s: float | None, unused: str | None, now_s: float) -> bool:
-    """Neither used nor made since: a key of yesterday is not unused for a month."""
+    """Neither used nor made since: a key of yesterday is not unused for a month.
+
+    Of configured keys nobody keeps when they were used, so nobody can call them unused.
+    """
     if unused is None:
         return True
+    if record.source is Source.CONFIG:
+        return False
     since = now_s - period_s(unused, "unused_for")
     return max(used_s or 0.0, record.created_at or 0.0) <= since
 

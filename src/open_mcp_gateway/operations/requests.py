@@ -26,17 +26,31 @@ _MAX_PERIOD_S: Final = 100 * 365 * 86400
 PERIOD: Final = re.compile(r"([1-9][0-9]{0,8})([smhd])", re.ASCII)
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
+_DIGEST: Final = r"^sha256:[0-9a-f]{64}$"
+_PERIOD: Final = r"^[1-9][0-9]{0,8}[smhd]$"
+_TENANT: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
 Moment: TypeAlias = Annotated[datetime, Meta(tz=True)]
 """RFC 3339 with its offset."""
 
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=100)]
-Digest: TypeAlias = Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)]
-Period: TypeAlias = Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,8}[smhd]$")]
-TenantName: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Digest: TypeAlias = Annotated[str, Meta(pattern=_DIGEST, max_length=71)]
+Period: TypeAlias = Annotated[str, Meta(pattern=_PERIOD)]
+TenantName: TypeAlias = Annotated[str, Meta(pattern=_TENANT)]
 NamespaceName: TypeAlias = Annotated[
     str, Meta(extra_json_schema={"pattern": f"^{NAMESPACE.pattern}$"})
 ]
 """Checked by ``check_namespaces``, which says it better."""
+
+_AT: Final = "2030-01-31T00:00:00Z"
+_WORDS: Final = {
+    f"`str` matching regex '{_DIGEST}'": "'sha256:' and 64 hexadecimal digits in lower case",
+    f"`str` matching regex '{_PERIOD}'": "a period such as 90d, 12h or 30m",
+    f"`str` matching regex '{_TENANT}'": "1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'",
+    "Invalid RFC3339 encoded datetime": f"Expected a moment such as {_AT}",
+    "`datetime` with a timezone component": f"a moment with its offset, such as {_AT}",
+}
+"""What the decoder says, and the same for people."""
 
 Body = TypeVar("Body")
 
@@ -133,6 +147,8 @@ def read_body(body: bytes | msgspec.Raw, form: type[Body]) -> Body:
         return msgspec.json.decode(body, type=form)
     except msgspec.ValidationError as error:
         text = str(error)
+        for said, words in _WORDS.items():
+            text = text.replace(said, words)
         if "unknown field `limits`" in text:
             text = "`limits` are not enforced by this version yet"
         raise InvalidRequest(text) from None

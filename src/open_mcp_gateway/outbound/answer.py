@@ -11,6 +11,7 @@ from open_mcp_gateway.errors import MalformedMessage
 from open_mcp_gateway.outbound.http_exchange import Exchange, Fault, ResponseHead
 from open_mcp_gateway.protocol.jsonrpc import Incoming, decode_incoming
 from open_mcp_gateway.protocol.sse import EventTooLarge, SseDecoder
+from open_mcp_gateway.protocol.surrogates import Lenient
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 REPEATING_REDIRECTS = frozenset({307, 308})
@@ -23,7 +24,7 @@ class _Code(Struct):
     code: int = 0
 
 
-_code = msgspec.json.Decoder(_Code)
+_code = Lenient(_Code)
 
 
 class Reply(Struct, frozen=True):

@@ -45,8 +45,8 @@ _FIELDS = {
 }
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _BODILESS = frozenset({204, 304})
-_CLOSED_EARLY = "closed the connection without answering; the call may have taken effect"
-_CUT = "broke off in the middle of its answer; the call may have taken effect"
+_CLOSED_EARLY = "closed the connection without answering"
+_CUT = "broke off in the middle of its answer"
 _NOT_HTTP = "does not answer in HTTP; check `url`"
 
 
@@ -150,7 +150,8 @@ class Connection(asyncio.Protocol):
             self._break(Fault(_NOT_HTTP, sent=True))
             return
         except httptools.HttpParserError:
-            self._break(Fault(_CUT if self._headed else _NOT_HTTP, sent=True))
+            headed = self._headed
+            self._break(Fault(_CUT if headed else _NOT_HTTP, sent=True, doubtful=headed))
             return
         if self._answered:
             plain = self._inflater is None and self._head.status not in _BODILESS
@@ -171,12 +172,12 @@ class Connection(asyncio.Protocol):
         if self._headed and not self._head.framed and exc is None:
             self._end(exchange)  # RFC 9112 section 6.3, rule 8: the body ends with the connection
         elif self._heard:
-            exchange.fell(Fault(_CUT, sent=True))
+            exchange.fell(Fault(_CUT, sent=True, doubtful=True))
         elif self.used and exchange.replayable and not exchange.retried:
             exchange.retried = True
             self._home.resubmit(exchange)
         else:
-            exchange.fell(Fault(_CLOSED_EARLY, sent=True))
+            exchange.fell(Fault(_CLOSED_EARLY, sent=True, doubtful=True))
 
     def _repeated(self, data: bytes, exchange: Exchange) -> bool:
         """Take ``data`` without the parser if it is a whole response with a known head."""
@@ -273,7 +274,7 @@ class Connection(asyncio.Protocol):
 
     def _end(self, exchange: Exchange) -> None:
         if self._inflater is not None and not self._inflater.complete:
-            exchange.fell(Fault(_CUT, sent=True))
+            exchange.fell(Fault(_CUT, sent=True, doubtful=True))
         else:
             exchange.done()
 

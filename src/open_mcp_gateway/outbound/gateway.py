@@ -29,6 +29,7 @@ from open_mcp_gateway.outbound.proxy import Proxy
 from open_mcp_gateway.outbound.remote import open_remote
 from open_mcp_gateway.outbound.settings import OutboundSettings
 from open_mcp_gateway.outbound.verdicts import EraVerdicts
+from open_mcp_gateway.protocol.surrogates import Lenient
 
 _QUOTED_CHARS: Final = 500
 _OPEN: Final = frozenset({"", "invalid_request", "invalid_params", "unsupported_version"})
@@ -50,9 +51,9 @@ class _RpcError(Struct):
     data: Raw | UnsetType = UNSET
 
 
-_refusal = msgspec.json.Decoder(_Refusal)
-_origin = msgspec.json.Decoder(_Origin)
-_error = msgspec.json.Decoder(_RpcError)
+_refusal = Lenient(_Refusal)
+_origin = Lenient(_Origin)
+_error = Lenient(_RpcError)
 
 
 class GatewayLink(Link):

@@ -20,6 +20,7 @@ from open_mcp_gateway.protocol.eras import (
 )
 from open_mcp_gateway.protocol.jsonrpc import Params, encode
 from open_mcp_gateway.protocol.meta import modern_meta, modern_params
+from open_mcp_gateway.protocol.surrogates import Lenient
 
 DISCOVER = "server/discover"
 INITIALIZE = "initialize"
@@ -78,11 +79,11 @@ class _Initialized(Struct):
     version: str = msgspec.field(name="protocolVersion")
 
 
-_answer = msgspec.json.Decoder(_Answer)
-_error = msgspec.json.Decoder(_Error)
-_supported = msgspec.json.Decoder(_Supported)
-_discovered = msgspec.json.Decoder(_Discovered)
-_initialized = msgspec.json.Decoder(_Initialized)
+_answer = Lenient(_Answer)
+_error = Lenient(_Error)
+_supported = Lenient(_Supported)
+_discovered = Lenient(_Discovered)
+_initialized = Lenient(_Initialized)
 
 
 def discover_params(version: str = LATEST_MODERN, capabilities: bytes = NO_CAPABILITIES) -> Params:

@@ -181,7 +181,7 @@ class HttpCall(Collecting):
 
     def fell(self, fault: Fault) -> None:
         if not (self.streaming and self.peer.resume(self)):
-            self.peer.fail(self, self.peer.link.error(fault))
+            self.peer.fail(self, self.peer.link.call_error(fault))
 
 
 class Resumption:

@@ -16,6 +16,9 @@ class Fault(Struct, frozen=True):
     sent: bool
     """Something of the request may have reached the server."""
 
+    doubtful: bool = False
+    """If the request was a call, nobody can tell whether it took effect."""
+
 
 class ResponseHead:
     """The parts of a response's head that anybody here reads."""

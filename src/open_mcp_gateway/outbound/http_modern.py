@@ -52,6 +52,7 @@ from open_mcp_gateway.protocol.jsonrpc import (
     request,
 )
 from open_mcp_gateway.protocol.mirrored import NOTHING, Fields, headers_for
+from open_mcp_gateway.protocol.surrogates import Lenient
 
 RELIST_AFTER_S: Final = 0.2
 """Every listener hears of a change; one look at the tools is enough for all of them."""
@@ -60,7 +61,7 @@ _OWN_RESULTS: Final = frozenset({LISTEN, LIST})
 """Methods whose results are not passed on as they came."""
 
 _log = logging.getLogger(__name__)
-_members = msgspec.json.Decoder(dict[str, Raw])
+_members = Lenient(dict[str, Raw])
 
 
 class ModernPeer(HttpPeer):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import ssl
 
+from msgspec.structs import replace
+
 from open_mcp_gateway import __version__
 from open_mcp_gateway.catalog.model import CatalogEntry, Remote
 from open_mcp_gateway.errors import (
@@ -115,6 +117,11 @@ class Link:
     def error(self, fault: Fault) -> UpstreamError:
         """Unavailable only where nothing can have reached the server."""
         return self.broken(fault.text) if fault.sent else self.unavailable(fault.text)
+
+    def call_error(self, fault: Fault) -> UpstreamError:
+        """The same where a call of somebody's fails, not the opening of the server."""
+        doubt = "; the call may have taken effect" if fault.doubtful else ""
+        return self.error(replace(fault, text=fault.text + doubt))
 
     def check(self, reply: Reply) -> None:
         """Raise for an answer to a handshake after which no other way of asking would do.

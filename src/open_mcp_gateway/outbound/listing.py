@@ -13,6 +13,7 @@ from open_mcp_gateway.errors import GatewayError
 from open_mcp_gateway.outbound.peer import Handshake, Question, Waiter
 from open_mcp_gateway.outbound.tools import LIST, ToolSchemas
 from open_mcp_gateway.protocol.jsonrpc import Call, Incoming, encode
+from open_mcp_gateway.protocol.surrogates import Lenient
 
 FIRST_LISTING_S: Final = 2.0
 """How long the listing of a fresh server's tools may keep the first calls of tools waiting."""
@@ -31,7 +32,7 @@ class _Discovered(Struct):
     capabilities: _Capabilities
 
 
-_discovered = msgspec.json.Decoder(_Discovered)
+_discovered = Lenient(_Discovered)
 
 
 def has_tools(handshake: Handshake) -> bool:

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from open_mcp_gateway.protocol.jsonrpc import Incoming, encode
+from open_mcp_gateway.protocol.surrogates import Lenient
 
 PROGRESS: Final = "notifications/progress"
 CANCELLED: Final = "notifications/cancelled"
@@ -36,8 +37,8 @@ class _Marks(Struct):
 
 
 _UNMARKED: Final = _Marks()
-_marks = msgspec.json.Decoder(_Marks)
-_members = msgspec.json.Decoder(dict[str, Raw])
+_marks = Lenient(_Marks)
+_members = Lenient(dict[str, Raw])
 
 
 def progress_of(incoming: Incoming) -> int | None:

@@ -14,8 +14,8 @@ from ssl import SSLContext
 from typing import TypeAlias
 
 import anyio
-from anyio import to_thread
 
+from open_mcp_gateway.aside import Aside
 from open_mcp_gateway.catalog.model import CatalogEntry, EraChoice, Remote
 from open_mcp_gateway.errors import (
     Busy,
@@ -120,8 +120,8 @@ async def link_to(
         proxy = proxy_for(endpoint.origin, environ)
         context = None
         if endpoint.origin.scheme == "https":
-            # Reading the system's certificates takes tens of milliseconds.
-            context = await to_thread.run_sync(functools.partial(client_context, runtime.tls))
+            # Reading the system's certificates takes tens of milliseconds, own ones may hang.
+            context = await Aside().run(functools.partial(client_context, runtime.tls))
         return link(entry, endpoint, proxy, context, settings)
     except (BadUrl, BadTls) as error:
         text = entry.scrub(f"cannot be reached: {error}")

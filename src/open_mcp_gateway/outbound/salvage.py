@@ -7,6 +7,8 @@ import re
 import msgspec
 from msgspec import Raw
 
+from open_mcp_gateway.protocol.surrogates import Lenient
+
 KEPT_BYTES = 256
 """How much of the front and of the end of an overlong message is enough to look for its id."""
 
@@ -19,8 +21,8 @@ _BACK = re.compile(rb',\s*"id"\s*:\s*([0-9]{1,18})\s*(?:,\s*"jsonrpc"\s*:\s*"2\.
 
 _ID = re.compile(rb"[0-9]{1,18}")
 
-_members = msgspec.json.Decoder(dict[str, Raw])
-_batch = msgspec.json.Decoder(list[Raw])
+_members = Lenient(dict[str, Raw])
+_batch = Lenient(list[Raw])
 
 
 def id_of_odd_message(message: bytes) -> int | None:

@@ -82,7 +82,7 @@ class SseChannel:
     def posted(self, post: _Post, error: Fault | None) -> None:
         """A POST is over; ``error`` when the server did not take the message."""
         if error is not None and post.upstream_id is not None and self._receiver is not None:
-            self._receiver.undelivered(post.upstream_id, self._link.error(error))
+            self._receiver.undelivered(post.upstream_id, self._link.call_error(error))
         if post is self._barrier:
             self._barrier = None
             while self._waiting and self._barrier is None:

@@ -14,6 +14,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from open_mcp_gateway.names import ServerId
 from open_mcp_gateway.protocol.jsonrpc import encode
 from open_mcp_gateway.protocol.mirrored import Fields, Invalid, mirrored_fields
+from open_mcp_gateway.protocol.surrogates import Lenient
 
 LIST: Final = "tools/list"
 CALL: Final = "tools/call"
@@ -39,10 +40,10 @@ class _Answer(Struct):
     result: Raw | UnsetType = UNSET
 
 
-_tool = msgspec.json.Decoder(_Tool)
-_page = msgspec.json.Decoder(_Page)
-_answer = msgspec.json.Decoder(_Answer)
-_members = msgspec.json.Decoder(dict[str, Raw])
+_tool = Lenient(_Tool)
+_page = Lenient(_Page)
+_answer = Lenient(_Answer)
+_members = Lenient(dict[str, Raw])
 _text = msgspec.json.Decoder(str)
 
 

@@ -16,6 +16,7 @@ from open_mcp_gateway.outbound.peer import ANY_MANNER, Manner
 from open_mcp_gateway.protocol.eras import LATEST_LEGACY, LEGACY_VERSIONS, Era
 from open_mcp_gateway.protocol.jsonrpc import Call, Params
 from open_mcp_gateway.protocol.meta import PROGRESS_TOKEN, read_meta, without_connection_owned
+from open_mcp_gateway.protocol.surrogates import Lenient
 
 INTERACTIVE: Final = frozenset({"roots", "sampling", "elicitation", "tasks"})
 """Client capabilities by which a server can ask something of this one client."""
@@ -32,7 +33,7 @@ _NEEDED: Final = {
 """What a client has to have declared to be asked this. Methods of extensions are not known here."""
 
 _text = msgspec.json.Decoder(str)
-_members = msgspec.json.Decoder(dict[str, Raw])
+_members = Lenient(dict[str, Raw])
 _sorted = msgspec.json.Encoder(order="sorted")
 
 

@@ -18,6 +18,7 @@ from open_mcp_gateway.errors import InvalidParams
 from open_mcp_gateway.names import KeyId, ServerId
 from open_mcp_gateway.protocol.jsonrpc import Call, Params, encode
 from open_mcp_gateway.protocol.members import repeated
+from open_mcp_gateway.protocol.surrogates import Lenient
 
 MAX_HANDLES: Final = 10_000
 """Of one caller; those not used for longest are forgotten first."""
@@ -56,12 +57,12 @@ class _Listened(Struct):
     ids: list[str] = msgspec.field(name="taskIds", default_factory=list)
 
 
-_response = msgspec.json.Decoder(_Response)
-_task = msgspec.json.Decoder(_Task)
+_response = Lenient(_Response)
+_task = Lenient(_Task)
 _text = msgspec.json.Decoder(str)
-_listened = msgspec.json.Decoder(_Listened)
-_members = msgspec.json.Decoder(dict[str, Raw])
-_elements = msgspec.json.Decoder(list[Raw])
+_listened = Lenient(_Listened)
+_members = Lenient(dict[str, Raw])
+_elements = Lenient(list[Raw])
 
 
 class Handles:

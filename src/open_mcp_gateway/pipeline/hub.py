@@ -20,6 +20,7 @@ from open_mcp_gateway.outbound.relation import CANCELLED, LOGGED, cancelled_of
 from open_mcp_gateway.pipeline.errand import Means
 from open_mcp_gateway.protocol.faults import INTERNAL_ERROR, METHOD_NOT_FOUND
 from open_mcp_gateway.protocol.jsonrpc import Call, Incoming, encode
+from open_mcp_gateway.protocol.surrogates import Lenient
 
 LIST_CHANGES: Final = frozenset(
     {
@@ -48,7 +49,7 @@ class _Params(Struct):
     level: str = ""
 
 
-_params = msgspec.json.Decoder(_Params)
+_params = Lenient(_Params)
 
 
 class Listener(Protocol):

@@ -41,6 +41,7 @@ from open_mcp_gateway.protocol.jsonrpc import Call, encode, error_response, resp
 from open_mcp_gateway.protocol.ladder import climb
 from open_mcp_gateway.protocol.mirrored import check
 from open_mcp_gateway.protocol.routing import Routing
+from open_mcp_gateway.protocol.surrogates import Lenient
 from open_mcp_gateway.supervisor.lease import Lease
 
 MODERN: Final = Manner(era=Era.MODERN)
@@ -77,9 +78,9 @@ class _Capabilities(Struct):
     extensions: dict[str, Raw] = msgspec.field(default_factory=dict)
 
 
-_response = msgspec.json.Decoder(_Response)
-_failed = msgspec.json.Decoder(_Failed)
-_capabilities = msgspec.json.Decoder(_Capabilities)
+_response = Lenient(_Response)
+_failed = Lenient(_Failed)
+_capabilities = Lenient(_Capabilities)
 
 
 def declares_tasks(capabilities: bytes | None) -> bool:

@@ -19,6 +19,7 @@ from open_mcp_gateway.auth.scope import Everything, Patterns, beyond
 from open_mcp_gateway.errors import InvalidParams, UnknownMethod
 from open_mcp_gateway.protocol.jsonrpc import Call, Params, decode_incoming, encode
 from open_mcp_gateway.protocol.members import repeated
+from open_mcp_gateway.protocol.surrogates import Lenient
 
 _UPDATED: Final = "notifications/resources/updated"
 
@@ -53,8 +54,8 @@ _STATELESS: Final = frozenset({"resultType", "ttlMs", "cacheScope"})
 _ROUNDS: Final = 3
 """How often a URI may be percent-encoded over again before it is not looked at any further."""
 
-_members = msgspec.json.Decoder(dict[str, Raw])
-_elements = msgspec.json.Decoder(list[Raw])
+_members = Lenient(dict[str, Raw])
+_elements = Lenient(list[Raw])
 _texts = msgspec.json.Decoder(list[str])
 _text = msgspec.json.Decoder(str)
 

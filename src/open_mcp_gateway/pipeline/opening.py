@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import msgspec
 from msgspec import Raw
 
 from open_mcp_gateway.outbound.peer import Handshake
 from open_mcp_gateway.protocol.eras import LATEST_LEGACY, LEGACY_VERSIONS, Era
 from open_mcp_gateway.protocol.jsonrpc import Params, encode
 from open_mcp_gateway.protocol.meta import SERVER_INFO
+from open_mcp_gateway.protocol.surrogates import Lenient
 
-_members = msgspec.json.Decoder(dict[str, Raw])
+_members = Lenient(dict[str, Raw])
 
 
 def initialize_result(handshake: Handshake, params: Params | None) -> bytes:

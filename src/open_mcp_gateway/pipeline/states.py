@@ -20,6 +20,7 @@ from open_mcp_gateway.clock import Clock
 from open_mcp_gateway.errors import InvalidParams
 from open_mcp_gateway.names import KeyId, ServerId
 from open_mcp_gateway.protocol.jsonrpc import Call, Params, encode
+from open_mcp_gateway.protocol.surrogates import Lenient
 
 VALID_S: Final = 600
 """How long a person may take to answer."""
@@ -30,7 +31,7 @@ _NOT_BOUND: Final = frozenset({_MEMBER, "inputResponses", "_meta"})
 """Members of ``params`` that differ from round to round."""
 
 _text = msgspec.json.Decoder(str)
-_members = msgspec.json.Decoder(dict[str, Raw])
+_members = Lenient(dict[str, Raw])
 
 
 class StateSeal:

@@ -19,6 +19,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from open_mcp_gateway.errors import InvalidRequest, MalformedMessage
 from open_mcp_gateway.protocol.members import repeated
 from open_mcp_gateway.protocol.nesting import nested_deeper
+from open_mcp_gateway.protocol.surrogates import Lenient, again
 
 MAX_DEPTH: Final = 512
 """How deep arrays and objects of a client's message may be nested."""
@@ -82,6 +83,7 @@ _INTEGER = re.compile(rb"-?(0|[1-9][0-9]*)")
 _incoming = msgspec.json.Decoder(Incoming)
 _message = msgspec.json.Decoder(Message)
 _params = msgspec.json.Decoder(dict[str, Raw])
+_members = Lenient(dict[str, Raw])
 _text = msgspec.json.Decoder(str)
 _encoder = msgspec.json.Encoder()
 _made_ids = itertools.count(1)
@@ -97,7 +99,10 @@ def decode_incoming(line: bytes | bytearray | memoryview) -> Incoming:
         MalformedMessage: not a JSON object of JSON-RPC shape, or nested too deeply.
     """
     try:
-        return _incoming.decode(line)
+        try:
+            return _incoming.decode(line)
+        except msgspec.DecodeError as error:
+            return again(_incoming, line, error)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise MalformedMessage(f"not a JSON-RPC message: {error}") from error
     except RecursionError as error:
@@ -115,7 +120,10 @@ def decode_message(body: bytes) -> Message:
     try:
         if not body.isascii():
             body.decode()  # msgspec skips over strings without checking their UTF-8
-        message = _message.decode(body)
+        try:
+            message = _message.decode(body)
+        except msgspec.DecodeError as error:
+            message = again(_message, body, error)
     except msgspec.ValidationError as error:
         raise InvalidRequest("the body must be one JSON object") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -230,7 +238,10 @@ def _params_of(raw: Raw) -> Params | None:
     if len(raw) == 4 and bytes(raw) == b"null":
         return None
     try:
-        params = _params.decode(raw)
+        try:
+            params = _params.decode(raw)
+        except msgspec.DecodeError as error:
+            params = again(_params, raw, error)
     except msgspec.DecodeError as error:
         raise InvalidRequest("'params' must be a JSON object") from error
     # Two braces, and for each member two quotes, a colon and, but for one, a comma.
@@ -295,6 +306,6 @@ def restore_id(message: bytes, upstream_id: int, raw_id: bytes) -> bytes:
     back = b',"id":%d}' % upstream_id
     if message.endswith(back):
         return message[: -len(back)] + b',"id":' + raw_id + b"}"
-    members = _params.decode(message)
+    members = _members.decode(message)
     members["id"] = Raw(raw_id)
     return _encoder.encode(members)

@@ -34,6 +34,7 @@ from open_mcp_gateway.protocol.meta import (
 )
 from open_mcp_gateway.protocol.repeated import remembered
 from open_mcp_gateway.protocol.routing import Routing
+from open_mcp_gateway.protocol.surrogates import Lenient
 
 REMOVED: Final = frozenset(
     {
@@ -53,7 +54,7 @@ _LEVELS: Final = frozenset(
 )
 
 _text = msgspec.json.Decoder(str)
-_object = msgspec.json.Decoder(dict[str, Raw])
+_object = Lenient(dict[str, Raw])
 
 
 class _Claims(Struct, frozen=True, kw_only=True):

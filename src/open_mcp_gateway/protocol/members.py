@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-import msgspec
 from msgspec import Raw
+
+from open_mcp_gateway.protocol.surrogates import Lenient
 
 
 class _Name:
@@ -22,7 +23,7 @@ def _named(_: type[Any], text: str) -> _Name:
     return _Name(text)
 
 
-_members = msgspec.json.Decoder(dict[_Name, Raw], dec_hook=_named)
+_members = Lenient(dict[_Name, Raw], _named)
 
 
 def values_of(text: bytes | Raw, name: str) -> list[Raw]:

@@ -13,6 +13,7 @@ from msgspec import Raw
 from open_mcp_gateway.errors import InvalidRequest
 from open_mcp_gateway.protocol.jsonrpc import Params, encode
 from open_mcp_gateway.protocol.repeated import remembered
+from open_mcp_gateway.protocol.surrogates import Lenient
 
 PROTOCOL_VERSION = "io.modelcontextprotocol/protocolVersion"
 CLIENT_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
@@ -26,7 +27,7 @@ CONNECTION_OWNED = frozenset(
 )
 """Members that describe the caller's own connection, or ask for messages only it could receive."""
 
-_members = msgspec.json.Decoder(dict[str, Raw])
+_members = Lenient(dict[str, Raw])
 
 
 def without_connection_owned(params: Params | None) -> Params | None:

@@ -15,6 +15,7 @@ from msgspec import Raw, Struct
 
 from open_mcp_gateway.protocol.headers import decode_value, encode_value
 from open_mcp_gateway.protocol.members import values_of
+from open_mcp_gateway.protocol.surrogates import Lenient
 
 PREFIX: Final = "Mcp-Param-"
 ANNOTATION: Final = "x-mcp-header"
@@ -48,6 +49,8 @@ _NAMED_SCHEMAS: Final = frozenset(
     {"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"}
 )
 
+_members = Lenient(dict[str, Raw])
+_any = Lenient(Any)
 _text = msgspec.json.Decoder(str)
 
 
@@ -85,7 +88,7 @@ def mirrored_fields(input_schema: bytes | Raw) -> Fields | Invalid:
     if ANNOTATION.encode() not in schema and b"\\u" not in schema:
         return NOTHING
     try:
-        root = msgspec.json.decode(schema)
+        root = _any.decode(schema)
     except (msgspec.DecodeError, RecursionError):
         return Invalid("its input schema cannot be read")
     found: dict[str, Mirrored] = {}

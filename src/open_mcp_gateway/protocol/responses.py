@@ -9,6 +9,7 @@ from msgspec import UNSET, Raw, Struct
 
 from open_mcp_gateway.protocol.jsonrpc import Incoming, encode
 from open_mcp_gateway.protocol.members import repeated
+from open_mcp_gateway.protocol.surrogates import Lenient
 
 _MEMBERS: Final = frozenset({"jsonrpc", "id", "result", "error"})
 
@@ -18,7 +19,7 @@ _AROUND_ERROR_BYTES: Final = len(b'{"jsonrpc":"2.0","id":,"error":}')
 _ONE_MORE_BYTES: Final = len(b',"id":1')
 """The shortest member that could be one of those over again."""
 
-_members = msgspec.json.Decoder(dict[str, Raw])
+_members = Lenient(dict[str, Raw])
 
 
 class _Error(Struct):
@@ -26,7 +27,7 @@ class _Error(Struct):
     message: str
 
 
-_error = msgspec.json.Decoder(_Error)
+_error = Lenient(_Error)
 
 
 class Unsound(Exception):

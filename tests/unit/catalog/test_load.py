@@ -90,7 +90,7 @@ servers:
     assert entry.shown.env == {"PGPASSWORD": "***"}
     assert entry.shown.runtime == entry.spec.runtime
     assert entry.runtime_type == "local-process"
-    assert entry.secrets == ("test-hidden-value",)
+    assert "test-hidden-value" in entry.secrets
 
 
 def test_everything_that_can_be_said_of_a_server(tmp_path: Path) -> None:

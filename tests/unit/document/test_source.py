@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
+from open_mcp_gateway.document.paths import unreadable
 from open_mcp_gateway.document.source import MAX_FILE_BYTES, parse_document, read_document
 from open_mcp_gateway.document.tree import MAX_DEPTH, MAX_NODES, Kind, Mapping, Scalar, Sequence
 from open_mcp_gateway.errors import InvalidConfig
@@ -254,3 +256,20 @@ def test_a_file_without_permission(tmp_path: Path) -> None:
     path.chmod(0)
     with pytest.raises(InvalidConfig, match="Permission denied"):
         read_document(path)
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
+def test_only_regular_files_are_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "odd"
+    with socket.socket(socket.AF_UNIX) as listener:
+        match kind:
+            case "pipe":
+                os.mkfifo(path)
+            case "socket":
+                listener.bind(str(path))
+            case _:
+                path = Path("/dev/zero")
+        with pytest.raises(InvalidConfig, match="is a pipe, a device or a socket"):
+            read_document(path)
+        assert unreadable(path) == "cannot be read (not a regular file)"

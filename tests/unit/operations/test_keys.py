@@ -440,7 +440,7 @@ def test_pages_follow_each_other() -> None:
         (Filters(source="config"), {"api_key"}),
         (Filters(expiring_within="7d"), {"boss"}),
         (Filters(expiring_within="1h"), set()),
-        (Filters(unused_for="30d"), {"api_key"}),
+        (Filters(unused_for="30d"), set()),
     ],
 )
 def test_filters(filters: Filters, names: set[str]) -> None:
@@ -449,6 +449,17 @@ def test_filters(filters: Filters, names: set[str]) -> None:
         await desk.make(name="plain", not_before="2100-01-01T00:00:00Z")
         found = desk.keys.list(desk.by(), filters).records
         assert {one.name for one in found} == names
+
+    tell(story)
+
+
+def test_unused_are_keys_whose_use_is_kept() -> None:
+    async def story(desk: Desk) -> None:
+        await desk.make(name="old")
+        desk.clock.time_s += 31 * DAY_S
+        await desk.make(name="new")
+        found = desk.keys.list(desk.by(), Filters(unused_for="30d")).records
+        assert [one.name for one in found] == ["old"]
 
     tell(story)
 
