@@ -92,7 +92,6 @@ class Dispatcher:
             GatewayError: it may not come in; ``refuse`` makes the answer.
         """
         headers = arrival.headers
-        arrival.check_coding()
         arrival.origin = self.origin.check(headers, http_version=http_version)
         preflight = self.origin.preflight(arrival.method, headers, arrival.origin)
         if preflight is not None:
@@ -104,6 +103,7 @@ class Dispatcher:
         principal = holding.principal
         arrival.key_id = principal.key_id
         self.used.add(principal.key_id)
+        arrival.check_coding()
         if self.max_body_bytes < arrival.pending_bytes() < UNKNOWN_SIZE:
             raise self.too_large()
         expect = arrival.header(b"expect")
