@@ -12,6 +12,7 @@ GatewayError
 │   ├── AmbiguousCredentials     more than one key, and they differ
 │   ├── Unauthenticated          no key
 │   ├── WrongKey                 a key, but not one of ours
+│   ├── RightsChanged            what the key may do changed on the way
 │   ├── Denied                   known caller, missing permission
 │   ├── ForeignOrigin            Host or Origin not allowed
 │   ├── NotFound                 no such thing, or not visible to this caller
@@ -132,16 +133,19 @@ class Unauthenticated(Refused):
 
 
 class WrongKey(Refused):
-    """A key was sent that is not one of ours, or is not in force.
-
-    ``reason`` says why a key of ours does not open; only for who sent the whole key.
-    """
+    """A key that is not ours or not in force; ``reason`` says why, to who sent the whole key."""
 
     code = "wrong_key"
 
     def __init__(self, public: str, *, reason: str | None = None) -> None:
         super().__init__(public)
         self.reason = reason
+
+
+class RightsChanged(Refused):
+    """The key opens, but not all that it did when this began; asked again, all is decided anew."""
+
+    code = "rights_changed"
 
 
 class Denied(Refused):

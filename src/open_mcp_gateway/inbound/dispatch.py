@@ -7,16 +7,14 @@ body is looked at, or even read, before the caller is known.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final
 
 from anyio.abc import TaskGroup
 
-from open_mcp_gateway.access.authorize import authorize_by_id, require
-from open_mcp_gateway.auth.principal import Permission, Principal
+from open_mcp_gateway.auth.principal import Principal
 from open_mcp_gateway.errors import (
     Denied,
-    Draining,
     GatewayError,
     InternalError,
     MethodNotAllowed,
@@ -32,16 +30,12 @@ from open_mcp_gateway.inbound.handlers import (
     Handler,
     McpPoint,
     McpStream,
-    OnCaller,
-    OnGateway,
-    OnRequest,
-    OnServer,
     Probe,
-    Request,
     check_json,
 )
+from open_mcp_gateway.inbound.managed import Managed
 from open_mcp_gateway.inbound.origin import OriginPolicy
-from open_mcp_gateway.inbound.routes import AnyKey, Match, RouteKind, Router
+from open_mcp_gateway.inbound.routes import Match, RouteKind, Router
 from open_mcp_gateway.names import KeyId
 from open_mcp_gateway.pipeline.forward import Forwarder
 from open_mcp_gateway.pipeline.reply import Headers, Reply, Responder, retry_after, rpc_failure
@@ -84,7 +78,7 @@ class Dispatcher:
     ) -> None:
         self.router = router
         self.forwarder = forwarder
-        self.tasks = tasks
+        self.managed = Managed(tasks, lambda: forwarder.snapshot, self.refuse)
         self.origin = origin
         self.authenticator = authenticator
         self.max_body_bytes = max_body_bytes
@@ -179,8 +173,7 @@ class Dispatcher:
                 return self._call(arrival, admitted.principal, handler, body, responder)
             if type(handler) is McpStream:
                 return self._stream(arrival, admitted.principal, match, body, responder)
-            running = self._managed(arrival, admitted.principal, match, body)
-            self.tasks.start_soon(self._manage, arrival, running, responder)
+            self.managed.serve(arrival, admitted.principal, match, body, responder)
         except GatewayError as error:
             responder.respond(self.refuse(arrival, error))
         except Exception:
@@ -232,40 +225,6 @@ class Dispatcher:
             responder.respond(rpc_failure(error, arrival.request_id))
             return None
 
-    def _managed(
-        self, arrival: Arrival, principal: Principal, match: Match[Handler], body: bytes
-    ) -> Awaitable[Reply]:
-        """The handler's work, with the proof it demands."""
-        route = match.route
-        permission, handler = route.permission, route.handler
-        if isinstance(permission, Permission):
-            if isinstance(handler, OnGateway):
-                return handler.run(require(principal, permission), arrival.query)
-            if isinstance(handler, OnRequest):
-                clearance = require(principal, permission)
-                return handler.run(clearance, _request(arrival, match, body))
-            if isinstance(handler, OnServer) and match.ref is not None:
-                snapshot = self.forwarder.snapshot
-                return handler.run(authorize_by_id(principal, permission, snapshot, match.ref))
-        elif isinstance(permission, AnyKey) and isinstance(handler, OnCaller):
-            return handler.run(principal, _request(arrival, match, body))
-        raise InternalError(f"route {route.path} is wired wrongly")
-
-    async def _manage(
-        self, arrival: Arrival, running: Awaitable[Reply], responder: Responder
-    ) -> None:
-        # What is answered when this is cancelled: the gateway has stopped waiting for requests.
-        reply = self.refuse(arrival, Draining("the gateway is shutting down", retry_after_s=1))
-        try:
-            reply = await running
-        except GatewayError as error:
-            reply = self.refuse(arrival, error)
-        except Exception:
-            log.exception("request failed", extra={"request_id": arrival.request_id})
-            reply = self.refuse(arrival, InternalError("internal error"))
-        finally:
-            responder.respond(reply)
-
     def refuse(self, arrival: Arrival, error: GatewayError) -> Reply:
         """The answer to a request that failed before any server was called."""
         headers = _CHALLENGES.get(type(error), ()) + retry_after(error)
@@ -294,7 +253,3 @@ class Dispatcher:
         if body and log.isEnabledFor(TRACE) and self.router.kind_of(arrival.path) is RouteKind.MCP:
             content = body.decode("utf-8", "replace")
             log.log(TRACE, what, extra={"request_id": arrival.request_id, "content": content})
-
-
-def _request(arrival: Arrival, match: Match[Handler], body: bytes) -> Request:
-    return Request(match.ref or "", arrival.query, body, arrival)
