@@ -120,8 +120,8 @@ class Dispatcher:
         ends_s = holding.closes_at_s
         return Admitted(arrival, None, principal, continues, ends_s, self.authenticator)
 
-    def readmit(self, before: Admitted, declared: bytes) -> Admitted:
-        """What ``admit`` would say of the next request with the head of ``before``.
+    def readmit(self, before: Admitted, arrival: Arrival) -> Admitted:
+        """What ``admit`` would say of ``arrival``, the next request with the head of ``before``.
 
         Only as long as ``policies`` are what they were: the answer depends on nothing else.
 
@@ -131,7 +131,6 @@ class Dispatcher:
         """
         if before.ends_s <= self.now():
             raise WrongKey("Invalid API key", reason="expired")
-        arrival = before.arrival.again(declared)
         if self.max_body_bytes < arrival.pending_bytes() < UNKNOWN_SIZE:
             raise self.too_large()
         principal = before.principal
