@@ -14,7 +14,6 @@ from anyio.abc import TaskGroup
 
 from open_mcp_gateway.auth.principal import Principal
 from open_mcp_gateway.errors import (
-    Denied,
     GatewayError,
     InternalError,
     MethodNotAllowed,
@@ -38,22 +37,20 @@ from open_mcp_gateway.inbound.origin import OriginPolicy
 from open_mcp_gateway.inbound.routes import Match, RouteKind, Router
 from open_mcp_gateway.names import KeyId
 from open_mcp_gateway.pipeline.forward import Forwarder
-from open_mcp_gateway.pipeline.reply import Headers, Reply, Responder, retry_after, rpc_failure
+from open_mcp_gateway.pipeline.reply import (
+    Headers,
+    Reply,
+    Responder,
+    challenge,
+    retry_after,
+    rpc_failure,
+)
 from open_mcp_gateway.protocol.faults import FAULTS, management_body
 from open_mcp_gateway.protocol.jsonrpc import Message, call_of, decode_message, raw_id_of
 from open_mcp_gateway.telemetry.logs import TRACE
 
 log = logging.getLogger(__name__)
 
-
-_CHALLENGES: Final[dict[type[GatewayError], Headers]] = {
-    Unauthenticated: ((b"www-authenticate", b'Bearer realm="mcp-gateway"'),),
-    WrongKey: ((b"www-authenticate", b'Bearer realm="mcp-gateway", error="invalid_token"'),),
-}
-"""RFC 6750 section 3: no ``error`` where no key was sent."""
-
-_INSUFFICIENT: Final = b'Bearer realm="mcp-gateway", error="insufficient_scope", scope="%b"'
-"""RFC 6750 section 3.1."""
 
 _PRIVATE: Final[Headers] = (
     (b"cache-control", b"no-store"),
@@ -221,16 +218,16 @@ class Dispatcher:
             permit = self.forwarder.permits.get(principal, match.ref or "")
             return stream.serve(arrival, permit, body, responder)
         except GatewayError as error:
+            if error.request_id is None:
+                error.request_id = _id_in(body)
             responder.respond(rpc_failure(error, arrival.request_id))
             return None
 
     def refuse(self, arrival: Arrival, error: GatewayError) -> Reply:
         """The answer to a request that failed before any server was called."""
-        headers = _CHALLENGES.get(type(error), ()) + retry_after(error)
+        headers = challenge(error) + retry_after(error)
         if isinstance(error, WrongKey) and error.reason is not None:
             headers += ((b"x-auth-reason", error.reason.encode("ascii")),)
-        if isinstance(error, Denied):
-            headers += ((b"www-authenticate", _INSUFFICIENT % error.permission.encode("ascii")),)
         if isinstance(error, MethodNotAllowed):
             headers += ((b"allow", ", ".join(error.allow).encode()),)
         body = management_body(error, arrival.request_id)
@@ -252,3 +249,11 @@ class Dispatcher:
         if body and log.isEnabledFor(TRACE) and self.router.kind_of(arrival.path) is RouteKind.MCP:
             content = body.decode("utf-8", "replace")
             log.log(TRACE, what, extra={"request_id": arrival.request_id, "content": content})
+
+
+def _id_in(body: bytes) -> bytes | None:
+    """The id of the message that ``body`` is; None where there is none to be read."""
+    try:
+        return raw_id_of(decode_message(body))
+    except GatewayError:
+        return None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from msgspec import Struct
 
-from open_mcp_gateway.errors import GatewayError
+from open_mcp_gateway.errors import Denied, GatewayError, Unauthenticated, WrongKey
 from open_mcp_gateway.protocol.faults import FAULTS, rpc_body
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -50,10 +50,27 @@ EVENT_STREAM: Headers = (
 
 ACCEPTED = Reply(202)
 
+_CHALLENGES: Final[dict[type[GatewayError], Headers]] = {
+    Unauthenticated: ((b"www-authenticate", b'Bearer realm="mcp-gateway"'),),
+    WrongKey: ((b"www-authenticate", b'Bearer realm="mcp-gateway", error="invalid_token"'),),
+}
+"""RFC 6750 section 3: no ``error`` where no key was sent."""
+
+_INSUFFICIENT: Final = b'Bearer realm="mcp-gateway", error="insufficient_scope", scope="%b"'
+"""RFC 6750 section 3.1."""
+
 
 def rpc_failure(error: GatewayError, request_id: str) -> Reply:
     """The reply to an MCP request that the gateway itself failed."""
-    return Reply(FAULTS[type(error)].status, rpc_body(error, request_id), retry_after(error))
+    headers = challenge(error) + retry_after(error)
+    return Reply(FAULTS[type(error)].status, rpc_body(error, request_id), headers)
+
+
+def challenge(error: GatewayError) -> Headers:
+    """The ``WWW-Authenticate`` header for ``error``, or nothing."""
+    if isinstance(error, Denied):
+        return ((b"www-authenticate", _INSUFFICIENT % error.permission.encode("ascii")),)
+    return _CHALLENGES.get(type(error), ())
 
 
 def retry_after(error: GatewayError) -> Headers:
