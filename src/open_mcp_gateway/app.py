@@ -14,8 +14,8 @@ from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from open_mcp_gateway.access.keyring import Keyring
+from open_mcp_gateway.access.standing import Standing
 from open_mcp_gateway.auth.identify import NoAuthentication
-from open_mcp_gateway.auth.principal import Principal
 from open_mcp_gateway.catalog.diff import Changes, diff
 from open_mcp_gateway.catalog.model import Snapshot
 from open_mcp_gateway.clock import Clock
@@ -108,6 +108,7 @@ class Gateway:
             access_log=config.access_log,
             now=clock.wall,
         )
+        self._ended_by = self.dispatcher.authenticator
         self.application = Application(self.dispatcher)
         fleet.on_opened = self._rejoin
 
@@ -192,9 +193,15 @@ class Gateway:
         return used
 
     def end_locked_out(self) -> None:
-        """End what is open in the name of keys that are no longer in force."""
-        authenticator = self.dispatcher.authenticator
-        self._end_streams(lambda principal: not authenticator.holds(principal))
+        """End what is open by rights that are no longer in force: sessions, streams, calls."""
+        authenticator, before = self.dispatcher.authenticator, self._ended_by
+        self._ended_by = authenticator
+        loss = Standing(authenticator, before, self.snapshot).loss
+        self.forwarder.end_if(loss)
+        self.sessions.end_if(lambda session: loss(session.core.permit) is not None)
+        self.sse.end_if(lambda session: loss(session.core.permit) is not None)
+        self.modern.end_if(loss)
+        self.dispatcher.managed.end_if(loss)
         keyring, opens = self.keyring, authenticator.opens
         self.fleet.desert(lambda entry, key: is_deserted(entry, key, keyring, opens))
 
@@ -204,13 +211,6 @@ class Gateway:
             return NoAuthentication()
         identifier = self.keyring.identifier
         return identifier.store_lost() if self._store_lost else identifier
-
-    def _end_streams(self, unwanted: Callable[[Principal], bool]) -> None:
-        """End what is open in the name of certain callers: sessions, streams, calls in flight."""
-        self.forwarder.end_if(unwanted)
-        self.sessions.end_if(lambda session: unwanted(session.principal))
-        self.sse.end_if(lambda session: unwanted(session.principal))
-        self.modern.end_if(unwanted)
 
     def _rejoin(self, server_id: ServerId) -> None:
         """A connection to a server has opened: sessions of an earlier one go on with it."""

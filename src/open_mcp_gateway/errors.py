@@ -12,6 +12,7 @@ GatewayError
 │   ├── AmbiguousCredentials     more than one key, and they differ
 │   ├── Unauthenticated          no key
 │   ├── WrongKey                 a key, but not one of ours
+│   ├── RightsChanged            what the key may do changed on the way
 │   ├── Denied                   known caller, missing permission
 │   ├── ForeignOrigin            Host or Origin not allowed
 │   ├── NotFound                 no such thing, or not visible to this caller
@@ -132,11 +133,8 @@ class Unauthenticated(Refused):
 
 
 class WrongKey(Refused):
-    """A key was sent that is not one of ours, or is not in force.
-
-    ``reason`` says why a key of ours does not open; only for who sent the whole key. ``key_id`` is
-    which one that is; only for the log.
-    """
+    """A key that is not ours or not in force; ``reason`` says why, to who sent the whole key, and
+    ``key_id`` which one it is, to the log."""
 
     code = "wrong_key"
 
@@ -146,6 +144,12 @@ class WrongKey(Refused):
         super().__init__(public)
         self.reason = reason
         self.key_id = key_id
+
+
+class RightsChanged(Refused):
+    """The key opens, but not all that it did when this began; asked again, all is decided anew."""
+
+    code = "rights_changed"
 
 
 class Denied(Refused):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from msgspec.structs import replace
 
 from open_mcp_gateway.access.policy import ROLES, holding_of, platform_admin
 from open_mcp_gateway.auth.apikeys import digest_of
@@ -109,6 +110,28 @@ def test_request_ids_stay_apart(hot: Face) -> None:
             wire.send(echo("same", message_id=number))
             seen.add(dict(wire.receive().headers)["x-request-id"])
         assert len(seen) == 5
+
+
+@pytest.mark.parametrize("name", HOT)
+def test_a_refusal_is_a_request_of_its_own(name: str) -> None:
+    ends_s = time.time() + 3600
+    record = replace(platform_admin(digest_of(KEY), KeyId("dying")), expires_at=ends_s)
+    with face(name, server("echo", "echo"), keys=(record,)) as front, front.connect() as wire:
+        seen = []
+        for number in range(3):
+            wire.send(echo("same", message_id=number))
+            seen.append(wire.receive())
+        dispatcher = front.gateway.dispatcher
+        front.inside(lambda: setattr(dispatcher, "max_body_bytes", 10))
+        wire.send(echo("same", message_id=3))
+        seen.append(wire.receive())
+        front.inside(lambda: setattr(dispatcher, "now", lambda: ends_s))
+        for number in range(2):
+            wire.send(echo("same", message_id=number))
+            seen.append(wire.receive())
+        assert [one.status for one in seen] == [200, 200, 200, 413, 403, 403]
+        ids = [one.all("x-request-id")[0] for one in seen]
+        assert len(set(ids)) == len(ids)
 
 
 def test_what_is_refused_is_not_remembered(hot: Face) -> None:

@@ -19,7 +19,7 @@ from open_mcp_gateway.auth.apikeys import DIGEST_BYTES, digest_of
 from open_mcp_gateway.auth.credential import RawHeaders, credential_of
 from open_mcp_gateway.auth.principal import PLATFORM, Permission, Principal
 from open_mcp_gateway.auth.scope import EVERYTHING, UNNARROWED
-from open_mcp_gateway.errors import StoreUnavailable, WrongKey
+from open_mcp_gateway.errors import RightsChanged, StoreUnavailable, WrongKey
 from open_mcp_gateway.names import KeyId
 
 ANONYMOUS_ROLE: Final = "anonymous"
@@ -28,6 +28,9 @@ ANONYMOUS_ROLE: Final = "anonymous"
 ALWAYS_S: Final = math.inf
 
 Network: TypeAlias = IPv4Network | IPv6Network
+
+Networks: TypeAlias = tuple[Network, ...] | None
+"""None: from anywhere. Empty: from nowhere."""
 
 _WRONG: Final = "Invalid API key"
 
@@ -66,9 +69,7 @@ class Holding(Struct, frozen=True, kw_only=True):
 
     opens_at_s: float = -math.inf
     closes_at_s: float = ALWAYS_S
-    networks: tuple[Network, ...] | None = None
-    """None: from anywhere. Empty: from nowhere."""
-
+    networks: Networks = None
     stored: bool = False
     """Kept in the key store, so that another process may have changed it."""
 
@@ -182,12 +183,23 @@ class Identifier:
             return None
         return found[1]
 
-    def holds(self, principal: Principal) -> bool:
-        """Whether ``principal``, once given out, is still what its key opens."""
+    def loss(
+        self, principal: Principal, client: str | None = None
+    ) -> WrongKey | RightsChanged | None:
+        """Why ``principal``, once given out, is no longer within what its key opens to ``client``
+        (None: to anybody at all); None: it is."""
         holding = self._by_id.get(principal.key_id)
-        if holding is None or holding.principal != principal:
-            return False
-        return holding.not_live(self._now()) is None
+        if holding is None:
+            return WrongKey(_WRONG)
+        now_s = self._now()
+        reason = holding.not_live(now_s) if client is None else holding.refusal(now_s, client)
+        if reason is not None:
+            return WrongKey(_WRONG, reason=reason)
+        return None if holding.principal.includes(principal) else rights_changed()
+
+    def holding(self, key_id: KeyId) -> Holding | None:
+        """What the key of that id opens; None: there is none."""
+        return self._by_id.get(key_id)
 
     def opens(self, key_id: KeyId) -> bool:
         """Whether the key of that id opens to anybody at this moment."""
@@ -214,13 +226,40 @@ class NoAuthentication:
         """The anonymous principal."""
         return self._anonymous
 
-    def holds(self, principal: Principal) -> bool:
-        """Whether this is the anonymous principal: keys mean nothing here."""
-        return principal == self._anonymous.principal
+    def loss(
+        self,
+        principal: Principal,
+        client: str | None = None,  # noqa: ARG002 - as above
+    ) -> WrongKey | None:
+        """Everybody but the anonymous principal is out: keys mean nothing here."""
+        return None if principal == self._anonymous.principal else WrongKey(_WRONG)
+
+    def holding(self, key_id: KeyId) -> Holding | None:
+        """What everybody has, if this is how the anonymous principal is called."""
+        return self._anonymous if self.opens(key_id) else None
 
     def opens(self, key_id: KeyId) -> bool:
         """Whether this is how the anonymous principal is called."""
         return key_id == self._anonymous.principal.key_id
+
+
+def rights_changed() -> RightsChanged:
+    """For who asked with rights that its key no longer has."""
+    return RightsChanged("What this API key may do has changed; send the request again")
+
+
+def within(inner: Networks, outer: Networks) -> bool:
+    """Whether everybody of ``inner`` is in ``outer`` too. A network that only several of ``outer``
+    cover together counts as outside."""
+    if outer is None or inner == outer:
+        return True
+    return inner is not None and all(any(_covers(one, own) for one in outer) for own in inner)
+
+
+def _covers(outer: Network, inner: Network) -> bool:
+    if isinstance(outer, IPv4Network):
+        return isinstance(inner, IPv4Network) and inner.subnet_of(outer)
+    return isinstance(inner, IPv6Network) and inner.subnet_of(outer)
 
 
 def anonymous() -> Principal:

@@ -67,6 +67,24 @@ class Principal(Struct, frozen=True, kw_only=True, cache_hash=True):
         """Whether role and key both grant ``permission``."""
         return permission in self.permissions and permission in self.scope.permissions
 
+    def is_same_caller(self, other: Principal) -> bool:
+        """Whether both are the same key of the same holder, whatever each may do."""
+        return self.key_id == other.key_id and self.holder == other.holder
+
+    def includes(self, other: Principal) -> bool:
+        """Whether it is the same caller, and may do all that ``other`` may."""
+        if self is other:
+            return True
+        every = isinstance(self.namespaces, Everything) or (
+            not isinstance(other.namespaces, Everything) and other.namespaces <= self.namespaces
+        )
+        return (
+            every
+            and self.is_same_caller(other)
+            and other.permissions <= self.permissions
+            and self.scope.includes(other.scope)
+        )
+
     def governs(self, holder: Holder) -> bool:
         """Whether keys of ``holder`` are its business at all: its own, or all for the platform."""
         return isinstance(self.holder, Platform) or self.holder == holder

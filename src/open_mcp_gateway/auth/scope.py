@@ -116,6 +116,18 @@ class Scope(Struct, frozen=True, kw_only=True, cache_hash=True, dict=True):
             and self.deny_tools == NOTHING
         )
 
+    def includes(self, other: Scope) -> bool:
+        """Whether no part of it takes away what ``other`` leaves."""
+        return not (
+            beyond(other.permissions, self.permissions)
+            or beyond(other.namespaces, self.namespaces)
+            or beyond(other.servers, self.servers)
+            or beyond(other.tools, self.tools)
+            or beyond(self.deny_tools, other.deny_tools)
+            or beyond(other.resources, self.resources)
+            or beyond(other.prompts, self.prompts)
+        )
+
 
 UNNARROWED: Final = Scope(
     permissions=EVERYTHING,

@@ -10,7 +10,7 @@ from msgspec import Struct
 from open_mcp_gateway.auth.credential import RawHeaders
 from open_mcp_gateway.auth.identify import Holding
 from open_mcp_gateway.auth.principal import Principal
-from open_mcp_gateway.errors import WrongKey
+from open_mcp_gateway.errors import GatewayError, WrongKey
 from open_mcp_gateway.inbound.arrival import Arrival
 from open_mcp_gateway.names import KeyId
 from open_mcp_gateway.pipeline.reply import Reply
@@ -20,7 +20,8 @@ class Authenticator(Protocol):
     """Authentication switched on or off, as one of two types."""
 
     def authenticate(self, headers: RawHeaders, client: str) -> Holding: ...
-    def holds(self, principal: Principal) -> bool: ...
+    def loss(self, principal: Principal, client: str | None = None) -> GatewayError | None: ...
+    def holding(self, key_id: KeyId) -> Holding | None: ...
     def opens(self, key_id: KeyId) -> bool: ...
 
 
@@ -45,11 +46,14 @@ class Admitted(Struct, frozen=True):
         """A body can take its time, and what begins after the end of a key would not end with it.
 
         Raises:
-            WrongKey: the key is no longer what it was when the sender was let in.
+            WrongKey: the key no longer opens to the sender.
+            RightsChanged: not all that it did when the sender was let in.
         """
         if self.principal is None:
             return
-        if self.ends_s <= now_s or not (
-            self.by is authenticator or authenticator.holds(self.principal)
-        ):
-            raise WrongKey("Invalid API key")
+        if self.ends_s <= now_s:
+            raise WrongKey("Invalid API key", reason="expired")
+        if self.by is not authenticator:
+            lost = authenticator.loss(self.principal, self.arrival.client)
+            if lost is not None:
+                raise lost

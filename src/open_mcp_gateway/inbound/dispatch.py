@@ -7,15 +7,13 @@ body is looked at, or even read, before the caller is known.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final
 
 from anyio.abc import TaskGroup
 
-from open_mcp_gateway.access.authorize import authorize_by_id, require
-from open_mcp_gateway.auth.principal import Permission, Principal
+from open_mcp_gateway.auth.principal import Principal
 from open_mcp_gateway.errors import (
-    Draining,
     GatewayError,
     InternalError,
     TooLarge,
@@ -30,18 +28,14 @@ from open_mcp_gateway.inbound.handlers import (
     Handler,
     McpPoint,
     McpStream,
-    OnCaller,
-    OnGateway,
-    OnRequest,
-    OnServer,
     Probe,
-    Request,
     check_body,
     check_json,
 )
+from open_mcp_gateway.inbound.managed import Managed
 from open_mcp_gateway.inbound.origin import OriginPolicy
 from open_mcp_gateway.inbound.refusal import refusal
-from open_mcp_gateway.inbound.routes import AnyKey, Match, RouteKind, Router
+from open_mcp_gateway.inbound.routes import Match, RouteKind, Router
 from open_mcp_gateway.names import KeyId
 from open_mcp_gateway.pipeline.forward import Forwarder
 from open_mcp_gateway.pipeline.reply import Headers, Reply, Responder, failed
@@ -74,7 +68,7 @@ class Dispatcher:
     ) -> None:
         self.router = router
         self.forwarder = forwarder
-        self.tasks = tasks
+        self.managed = Managed(tasks, lambda: forwarder.snapshot, self.refuse)
         self.origin = origin
         self.authenticator = authenticator
         self.max_body_bytes = max_body_bytes
@@ -117,8 +111,8 @@ class Dispatcher:
         ends_s = holding.closes_at_s
         return Admitted(arrival, None, principal, continues, ends_s, self.authenticator)
 
-    def readmit(self, before: Admitted, declared: bytes) -> Admitted:
-        """What ``admit`` would say of the next request with the head of ``before``.
+    def readmit(self, before: Admitted, arrival: Arrival) -> Admitted:
+        """What ``admit`` would say of ``arrival``, the next request with the head of ``before``.
 
         Only as long as ``policies`` are what they were: the answer depends on nothing else.
 
@@ -128,7 +122,6 @@ class Dispatcher:
         """
         if before.ends_s <= self.now():
             raise WrongKey("Invalid API key", reason="expired")
-        arrival = before.arrival.again(declared)
         if self.max_body_bytes < arrival.pending_bytes() < UNKNOWN_SIZE:
             raise self.too_large()
         principal = before.principal
@@ -170,8 +163,7 @@ class Dispatcher:
                 return self._call(arrival, admitted.principal, handler, body, responder)
             if type(handler) is McpStream:
                 return self._stream(arrival, admitted.principal, match, body, responder)
-            running = self._managed(arrival, admitted.principal, match, body)
-            self.tasks.start_soon(self._manage, arrival, running, responder)
+            self.managed.serve(arrival, admitted.principal, match, body, responder)
         except GatewayError as error:
             responder.respond(self.refuse(arrival, error))
         except Exception:
@@ -230,46 +222,9 @@ class Dispatcher:
                 raise
             return stream.serve(arrival, permit, body, responder)
         except Exception as error:  # noqa: BLE001 - a boundary: these routes answer in JSON-RPC
-            responder.respond(failed(error, None, arrival.request_id))
+            raw_id = getattr(error, "request_id", None) or _id_in(body)
+            responder.respond(failed(error, raw_id, arrival.request_id))
             return None
-
-    def _managed(
-        self, arrival: Arrival, principal: Principal, match: Match[Handler], body: bytes
-    ) -> Awaitable[Reply]:
-        """The handler's work, with the proof it demands."""
-        route = match.route
-        permission, handler = route.permission, route.handler
-        if isinstance(permission, Permission):
-            if isinstance(handler, OnGateway):
-                return handler.run(require(principal, permission), arrival.query)
-            if isinstance(handler, OnRequest):
-                try:
-                    clearance = require(principal, permission)
-                except GatewayError:
-                    check_body(arrival, body)
-                    raise
-                return handler.run(clearance, _request(arrival, match, body))
-            if isinstance(handler, OnServer) and match.ref is not None:
-                snapshot = self.forwarder.snapshot
-                return handler.run(authorize_by_id(principal, permission, snapshot, match.ref))
-        elif isinstance(permission, AnyKey) and isinstance(handler, OnCaller):
-            return handler.run(principal, _request(arrival, match, body))
-        raise InternalError(f"route {route.path} is wired wrongly")
-
-    async def _manage(
-        self, arrival: Arrival, running: Awaitable[Reply], responder: Responder
-    ) -> None:
-        # What is answered when this is cancelled: the gateway has stopped waiting for requests.
-        reply = self.refuse(arrival, Draining("the gateway is shutting down", retry_after_s=1))
-        try:
-            reply = await running
-        except GatewayError as error:
-            reply = self.refuse(arrival, error)
-        except Exception:
-            log.exception("request failed", extra={"request_id": arrival.request_id})
-            reply = self.refuse(arrival, InternalError("internal error"))
-        finally:
-            responder.respond(reply)
 
     def refuse(self, arrival: Arrival, error: GatewayError) -> Reply:
         """The answer to a request that failed before any server was called."""
@@ -295,5 +250,9 @@ class Dispatcher:
             log.log(TRACE, what, extra={"request_id": arrival.request_id, "content": content})
 
 
-def _request(arrival: Arrival, match: Match[Handler], body: bytes) -> Request:
-    return Request(match.ref or "", arrival.query, body, arrival)
+def _id_in(body: bytes) -> bytes | None:
+    """The id of the message that ``body`` is; None where there is none to be read."""
+    try:
+        return raw_id_of(decode_message(body))
+    except GatewayError:
+        return None

@@ -126,13 +126,12 @@ class Intake:
         (known, declared), body = found
         if known.policies != self.dispatcher.policies:
             return False
+        turn = Turn(self.line, known.admitted.arrival.again(declared), keep_alive=True)
         try:
-            admitted = self.dispatcher.readmit(known.admitted, declared)
+            turn.admitted = self.dispatcher.readmit(known.admitted, turn.arrival)
         except GatewayError:
             return False
         self.begun_s = self.now()
-        turn = Turn(self.line, admitted.arrival, keep_alive=True)
-        turn.admitted = admitted
         turn.size = len(body)
         turn.body = body
         self.line.enqueue(turn)
@@ -211,10 +210,10 @@ class Intake:
             or not self.parser.should_keep_alive()
         ):
             return False
-        turn = self.reading = Turn(self.line, known.admitted.arrival, keep_alive=True)
+        arrival = known.admitted.arrival.again(self.declared)
+        turn = self.reading = Turn(self.line, arrival, keep_alive=True)
         try:
-            turn.admitted = dispatcher.readmit(known.admitted, self.declared)
-            turn.arrival = turn.admitted.arrival
+            turn.admitted = dispatcher.readmit(known.admitted, arrival)
             self._covered = True
         except GatewayError as error:
             self._refuse(turn, error)

@@ -9,7 +9,7 @@ from open_mcp_gateway.access.authorize import Permits
 from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.auth.principal import Permission, Principal
 from open_mcp_gateway.catalog.model import Snapshot
-from open_mcp_gateway.errors import GatewayError, WrongKey
+from open_mcp_gateway.errors import GatewayError
 from open_mcp_gateway.outbound.peer import ANY_MANNER
 from open_mcp_gateway.pipeline import narrowing
 from open_mcp_gateway.pipeline.errand import Errand, Means
@@ -52,12 +52,13 @@ class Forwarder:
         self._snapshot = snapshot
         self.permits = Permits(snapshot, Permission.MCP_CALL)
 
-    def end_if(self, unwanted: Callable[[Principal], bool]) -> None:
-        """End what is in flight for certain callers: they may not hear of it any more."""
+    def end_if(self, loss: Callable[[Permit], GatewayError | None]) -> None:
+        """End what is in flight where ``loss`` says why its caller may not hear of it any more."""
         for errand in tuple(self._running):
-            if unwanted(errand.permit.principal):
+            error = loss(errand.permit)
+            if error is not None:
                 errand.abandon()
-                errand.fail(WrongKey("Invalid API key"))
+                errand.fail(error)
 
     def forward(
         self,

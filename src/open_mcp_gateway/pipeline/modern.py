@@ -12,14 +12,12 @@ import msgspec
 from msgspec import Raw, Struct
 
 from open_mcp_gateway.access.permit import Permit
-from open_mcp_gateway.auth.principal import Principal
 from open_mcp_gateway.errors import (
     EraNotSpoken,
     GatewayError,
     HeaderMismatch,
     MissingCapability,
     UnsupportedVersion,
-    WrongKey,
 )
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Manner, Peer
 from open_mcp_gateway.outbound.relation import LISTEN, SUBSCRIPTION_ID
@@ -100,11 +98,12 @@ class ModernFace:
         self._seal = seal
         self._running: set[_ModernExchange] = set()
 
-    def end_if(self, unwanted: Callable[[Principal], bool]) -> None:
-        """End what is in flight for certain callers: they may not hear of it any more."""
+    def end_if(self, loss: Callable[[Permit], GatewayError | None]) -> None:
+        """End what is in flight where ``loss`` says why its caller may not hear of it any more."""
         for exchange in tuple(self._running):
-            if unwanted(exchange.permit.principal):
-                exchange.end(WrongKey("Invalid API key"))
+            error = loss(exchange.permit)
+            if error is not None:
+                exchange.end(error)
 
     def sweep(self) -> None:
         """Called now and then: keep the connections of those alive that wait for long."""

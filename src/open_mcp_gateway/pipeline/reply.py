@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import logging
-from typing import Protocol
+from typing import Final, Protocol
 
 from msgspec import Struct
 
-from open_mcp_gateway.errors import GatewayError, InternalError
+from open_mcp_gateway.errors import (
+    Denied,
+    GatewayError,
+    InternalError,
+    Unauthenticated,
+    WrongKey,
+)
 from open_mcp_gateway.protocol.faults import FAULTS, rpc_body
 
 log = logging.getLogger(__name__)
@@ -53,6 +59,15 @@ EVENT_STREAM: Headers = (
 
 ACCEPTED = Reply(202)
 
+_CHALLENGES: Final[dict[type[GatewayError], Headers]] = {
+    Unauthenticated: ((b"www-authenticate", b'Bearer realm="mcp-gateway"'),),
+    WrongKey: ((b"www-authenticate", b'Bearer realm="mcp-gateway", error="invalid_token"'),),
+}
+"""RFC 6750 section 3: no ``error`` where no key was sent."""
+
+_INSUFFICIENT: Final = b'Bearer realm="mcp-gateway", error="insufficient_scope", scope="%b"'
+"""RFC 6750 section 3.1."""
+
 
 def failure_of(error: Exception, raw_id: bytes | None, request_id: str) -> GatewayError:
     """What whoever sent the message ``raw_id`` is told of ``error``, which ended the work on it.
@@ -69,7 +84,15 @@ def failure_of(error: Exception, raw_id: bytes | None, request_id: str) -> Gatew
 
 def rpc_failure(error: GatewayError, request_id: str) -> Reply:
     """The reply to an MCP request that the gateway itself failed."""
-    return Reply(FAULTS[type(error)].status, rpc_body(error, request_id), retry_after(error))
+    headers = challenge(error) + retry_after(error)
+    return Reply(FAULTS[type(error)].status, rpc_body(error, request_id), headers)
+
+
+def challenge(error: GatewayError) -> Headers:
+    """The ``WWW-Authenticate`` header for ``error``, or nothing."""
+    if isinstance(error, Denied):
+        return ((b"www-authenticate", _INSUFFICIENT % error.permission.encode("ascii")),)
+    return _CHALLENGES.get(type(error), ())
 
 
 def retry_after(error: GatewayError) -> Headers:

@@ -174,11 +174,12 @@ class Sessions:
             return session  # was found by it before, or opened
         if (
             session is None
-            or session.principal != permit.principal
+            or not session.principal.is_same_caller(permit.principal)
             or session.core.permit.entry.spec.id != permit.entry.spec.id
         ):
             raise NotFound("Session not found")
-        session.core.permit = permit  # by the definition of the server that holds now
+        if permit.principal.includes(session.core.permit.principal):
+            session.core.permit = permit  # by the definition and the rights that hold now
         return session
 
     def end(self, session: HttpSession) -> None:

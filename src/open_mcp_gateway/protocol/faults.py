@@ -44,6 +44,7 @@ FAULTS: dict[type[GatewayError], Fault] = {
     errors.AmbiguousCredentials: Fault(400, INVALID_REQUEST, _CALLER),
     errors.Unauthenticated: Fault(401, INVALID_REQUEST, _CALLER),
     errors.WrongKey: Fault(403, INVALID_REQUEST, _CALLER),
+    errors.RightsChanged: Fault(403, INVALID_REQUEST, _CALLER),
     errors.Denied: Fault(403, INVALID_REQUEST, _CALLER),
     errors.ForeignOrigin: Fault(403, INVALID_REQUEST, _CALLER),
     errors.NotFound: Fault(404, SERVER_NOT_FOUND, _CALLER),

@@ -13,7 +13,7 @@ from open_mcp_gateway.auth.apikeys import digest_of
 from open_mcp_gateway.auth.identify import Reason
 from open_mcp_gateway.auth.principal import PLATFORM, Holder
 from open_mcp_gateway.auth.records import KeyRecord, TenantRecord
-from open_mcp_gateway.errors import WrongKey
+from open_mcp_gateway.errors import RightsChanged, WrongKey
 from open_mcp_gateway.names import KeyId, Namespace, TenantId
 
 ALPHA, BETA = TenantId("alpha"), TenantId("beta")
@@ -95,7 +95,9 @@ def test_a_tenant_takes_its_keys_along() -> None:
     assert wider.identifier.identify(b"a", CLIENT).principal.namespaces == frozenset(
         {Namespace("prod"), Namespace("x")}
     )
-    assert not wider.identifier.holds(held)
+    assert wider.identifier.loss(held) is None
+    narrower = ring.changed(tenants=[replace(TENANT, namespaces=())])
+    assert isinstance(narrower.identifier.loss(held), RightsChanged)
     off = ring.changed(tenants=[replace(TENANT, disabled_at=1.0)])
     with pytest.raises(WrongKey) as caught:
         off.identifier.identify(b"a", CLIENT)

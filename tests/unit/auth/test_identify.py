@@ -27,6 +27,7 @@ from open_mcp_gateway.auth.principal import PLATFORM, Permission, Principal
 from open_mcp_gateway.auth.scope import EVERYTHING, UNNARROWED
 from open_mcp_gateway.errors import (
     AmbiguousCredentials,
+    RightsChanged,
     StoreUnavailable,
     Unauthenticated,
     WrongKey,
@@ -203,7 +204,7 @@ def test_a_key_opens_from_its_first_moment_until_before_its_last() -> None:
     seen = []
     for moment in (9.9, 10.0, 19.9, 20.0, math.inf):
         clock.now_s = moment
-        seen.append((reason_of(one), one.holds(owner("first"))))
+        seen.append((reason_of(one), one.loss(owner("first")) is None))
     assert seen == [
         (Reason.NOT_YET_VALID, False),
         (None, True),
@@ -217,7 +218,7 @@ def test_a_key_opens_from_its_first_moment_until_before_its_last() -> None:
 def test_a_blocked_key_says_why_to_its_owner_alone(reason: Reason) -> None:
     one = Identifier([(digest_of(KEY), holding("first", blocked=reason))], lambda: 0.0)
     assert reason_of(one) is reason
-    assert not one.holds(owner("first"))
+    assert one.loss(owner("first")) is not None
     with pytest.raises(WrongKey) as caught:
         one.identify(KEY[:-1], CLIENT)
     assert caught.value.reason is None
@@ -251,14 +252,17 @@ def test_networks(client: str, within: bool) -> None:
     assert reason_of(identifier(first=KEY), client) is None
 
 
-def test_who_was_let_in_stays_only_with_the_same_rights() -> None:
+def test_who_was_let_in_stays_only_within_its_rights() -> None:
     one = identifier(first=KEY)
-    assert one.holds(owner("first"))
-    assert not one.holds(owner("second"))
-    assert not one.holds(replace(owner("first"), role="viewer"))
-    assert not one.holds(anonymous())
-    assert NoAuthentication().holds(anonymous())
-    assert not NoAuthentication().holds(owner("first"))
+    assert one.loss(owner("first")) is None
+    assert one.loss(owner("second")) is not None
+    assert one.loss(replace(owner("first"), namespaces=frozenset())) is None
+    less = replace(owner("first"), role="viewer", namespaces=frozenset())
+    lowered = Identifier([(digest_of(KEY), Holding(principal=less))], lambda: 0.0)
+    assert isinstance(lowered.loss(owner("first")), RightsChanged)
+    assert one.loss(anonymous()) is not None
+    assert NoAuthentication().loss(anonymous()) is None
+    assert NoAuthentication().loss(owner("first")) is not None
 
 
 def test_the_next_end() -> None:
@@ -286,8 +290,8 @@ def test_a_change_makes_another_one() -> None:
         after.identify(KEY, CLIENT)
     with pytest.raises(WrongKey):
         before.identify(OTHER, CLIENT)
-    assert before.holds(owner("first"))
-    assert not after.holds(owner("first"))
+    assert before.loss(owner("first")) is None
+    assert after.loss(owner("first")) is not None
     assert len(before.changed([digest_of(b"nobody's")], ())) == 1
     with pytest.raises(ValueError, match="are the same key"):
         before.changed((), [(digest_of(KEY), holding("second"))])
@@ -309,7 +313,7 @@ def test_while_the_store_is_lost_its_keys_open_nothing() -> None:
     with pytest.raises(WrongKey, match="Invalid API key"):
         lost.identify(b"nobody's", CLIENT)
     # What it has open goes on.
-    assert lost.holds(owner("stored"))
+    assert lost.loss(owner("stored")) is None
     assert before.identify(OTHER, CLIENT).principal == owner("stored")
     assert lost.changed((), ()).identify(OTHER, CLIENT).principal == owner("stored")
 
