@@ -1,6 +1,6 @@
 """Programs that differ from ours by one small mistake. Pure.
 
-Left alone are texts for people, annotations, decorators and docstrings.
+Left alone are texts for people, annotations, decorators, docstrings and how a class is declared.
 """
 
 from __future__ import annotations
@@ -67,6 +67,8 @@ def _places(node: ast.AST, path: Path = ()) -> Iterator[tuple[Path, ast.AST]]:
     yield path, node
     for name, value in ast.iter_fields(node):
         if name in _UNTOUCHED or isinstance(node, ast.JoinedStr):
+            continue
+        if isinstance(node, ast.ClassDef) and name != "body":
             continue
         if isinstance(value, ast.AST):
             yield from _places(value, (*path, (name, None)))

@@ -104,8 +104,8 @@ class Module:
         self.name = f"open_mcp_gateway.{place.removesuffix('.py').replace('/', '.')}"
         folders = [ROOT / one for one in TESTS[self.package]]
         own = folders[0] / f"test_{rest}"
-        self.tests = [*([own] if own.exists() else []), *folders]
-        text = self.path.read_bytes()
+        self.tests = [*([[own]] if own.exists() else []), folders]
+        text = self.path.read_bytes() + Path(__file__).with_name("mutants.py").read_bytes()
         for folder in folders:
             files = sorted(folder.glob("*.py")) if folder.is_dir() else [folder]
             text += b"".join(one.read_bytes() for one in files)
@@ -141,15 +141,19 @@ class Module:
         return dict(json.loads(line) for line in self.kept.read_text().splitlines())
 
     def notices(self, code: CodeType) -> bool:
-        """Whether the tests of the module fail with this code in its place."""
+        """Whether the tests of the module fail with this code in its place: first its own, which
+        most mistakes do not get past, then the rest."""
+        return any(self._noticed_by(tests, code) for tests in self.tests)
+
+    def _noticed_by(self, tests: list[Path], code: CodeType) -> bool:
         # A fork, so that what the tests themselves need is imported once for all mistakes.
         child = os.fork()
         if child == 0:
-            os._exit(self._tested(code))
+            os._exit(self._tested(tests, code))
         _, status = os.waitpid(child, 0)
         return status != 0
 
-    def _tested(self, code: CodeType) -> int:
+    def _tested(self, tests: list[Path], code: CodeType) -> int:
         with contextlib.suppress(BaseException):
             resource.setrlimit(resource.RLIMIT_CPU, (MOST_CPU_S, MOST_CPU_S))
             signal.signal(signal.SIGXCPU, signal.SIG_DFL)
@@ -162,7 +166,7 @@ class Module:
             arguments += ["-m", "not long and not peers", "--timeout=30"]
             arguments += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
             arguments += [f"--ignore={ROOT / one}" for one in LEFT_OUT]
-            return int(pytest.main([*arguments, *map(str, self.tests)]))
+            return int(pytest.main([*arguments, *map(str, tests)]))
         return 1
 
 
