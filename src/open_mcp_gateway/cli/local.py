@@ -47,10 +47,10 @@ class StoreWay:
         self._keys.replace(store.read())
 
     def send(
-        self, method: str, target: str, body: bytes | None = None, *, rev: int | None = None
+        self, method: str, target: str, body: bytes | None = None, *, rev: str | None = None
     ) -> Answer:
         """See ``Way``. Raises StoreUnavailable."""
-        headers = [] if rev is None else [(b"if-match", b'"%d"' % rev)]
+        headers = [] if rev is None else [(b"if-match", b'"%b"' % rev.encode())]
         arrival = Arrival(method.encode("ascii"), target.encode("ascii"), headers, _HERE)
         try:
             reply = anyio.run(self._reply, arrival, body or b"")

@@ -106,7 +106,7 @@ def _told(
     method: str,
     target: str,
     body: dict[str, Any] | None = None,
-    rev: int | None = None,
+    rev: str | None = None,
 ) -> int:
     raw = None if body is None else msgspec.json.encode(body)
     with way_of(options) as way:

@@ -54,7 +54,7 @@ class Way(Protocol):
     """What to do where the key or its rights do not suffice."""
 
     def send(
-        self, method: str, target: str, body: bytes | None = None, *, rev: int | None = None
+        self, method: str, target: str, body: bytes | None = None, *, rev: str | None = None
     ) -> Answer:
         """The answer, a refusal included; ``rev`` becomes ``If-Match``. Raises Failed."""
 
@@ -76,7 +76,7 @@ class GatewayWay:
         self.advice = mend.format(variable)
 
     def send(
-        self, method: str, target: str, body: bytes | None = None, *, rev: int | None = None
+        self, method: str, target: str, body: bytes | None = None, *, rev: str | None = None
     ) -> Answer:
         """See ``Way``."""
         headers = {"Accept": "application/json"}
@@ -154,7 +154,7 @@ _MENDS: Final = {
     "id_taken": "choose another id",
     "has_keys": "`keys list --tenant ID` shows them",
     "read_only": "change it there",
-    "outdated": "look at it again, then leave --rev out or give the new revision",
+    "outdated": "look at it again, then leave --rev out or give the new one",
     "revoked": "make a new one",
     "permission_denied": "use a key whose role grants it",
     "store_not_configured": "set it for that gateway, make the store with `keys init`, and start "

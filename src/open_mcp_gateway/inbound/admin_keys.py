@@ -32,6 +32,7 @@ from open_mcp_gateway.operations.requests import (
     KeyVerify,
     check_shown,
 )
+from open_mcp_gateway.operations.tags import tag_of
 from open_mcp_gateway.operations.views import KeyView, key_view, moment, tenant_of
 from open_mcp_gateway.pipeline.reply import Reply
 from open_mcp_gateway.protocol.faults import FAULTS
@@ -77,10 +78,10 @@ class KeyRoutes:
                     "The secret was in the first answer alone. If that is lost, revoke this key, "
                     f"DELETE /admin/keys/{record.id}, and make one under a new Idempotency-Key."
                 )
-            return answer(shown, rev=record.rev)
+            return answer(shown, rev=tag_of(record))
         if created.secret is not None:
             shown["warning"] = "The secret is shown once."
-        return located(answer(shown, status=201, rev=record.rev), f"/admin/keys/{record.id}")
+        return located(answer(shown, status=201, rev=tag_of(record)), f"/admin/keys/{record.id}")
 
     async def list(self, clearance: Clearance, request: Request) -> Reply:
         """The keys that are the caller's business, newest first, a page at a time."""
@@ -98,7 +99,7 @@ class KeyRoutes:
         """One key, without its secret."""
         query_of(request, ())
         record = self.admin.get(clearance, request.ref)
-        return answer(self._view(record), rev=record.rev)
+        return answer(self._view(record), rev=tag_of(record))
 
     async def patch(self, clearance: Clearance, request: Request) -> Reply:
         """Change a key by a merge-patch: absent members stay, null clears."""
@@ -110,7 +111,7 @@ class KeyRoutes:
             request_id=request.arrival.request_id,
             rev=wanted_rev(request),
         )
-        return answer(self._view(record), rev=record.rev)
+        return answer(self._view(record), rev=tag_of(record))
 
     async def revoke(self, clearance: Clearance, request: Request) -> Reply:
         """Revoke a key for good; with ``cascade=true`` those made with it too."""
@@ -133,7 +134,7 @@ class KeyRoutes:
             "reason": record.revoke_reason,
             "children": revoked.children,
         }
-        return answer(shown, rev=record.rev)
+        return answer(shown, rev=tag_of(record))
 
     async def verify(self, clearance: Clearance, request: Request) -> Reply:
         """Whether a key would open, and whose it is."""

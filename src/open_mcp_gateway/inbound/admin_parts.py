@@ -12,9 +12,10 @@ import msgspec
 from open_mcp_gateway.errors import InvalidRequest
 from open_mcp_gateway.inbound.handlers import Request, check_json
 from open_mcp_gateway.operations.requests import read_body
+from open_mcp_gateway.operations.tags import TAG
 from open_mcp_gateway.pipeline.reply import Headers, Reply
 
-_REV: Final = re.compile(rb'"([0-9]{1,18})"')
+_QUOTED_TAG: Final = re.compile(f'"({TAG.pattern})"'.encode())
 _TOKEN: Final = re.compile(rb"[\x21-\x7e]{1,255}")
 _FLAGS: Final = {"true": True, "false": False}
 
@@ -53,8 +54,8 @@ def body_of(request: Request, form: type[Body]) -> Body:
     return read_body(request.body, form)
 
 
-def wanted_rev(request: Request) -> int | None:
-    """The revision of ``If-Match`` (RFC 9110 section 13.1.1); None: whichever there is.
+def wanted_rev(request: Request) -> str | None:
+    """The tag in ``If-Match`` (RFC 9110 section 13.1.1); None: whichever there is.
 
     Raises:
         InvalidRequest: it names none.
@@ -62,10 +63,10 @@ def wanted_rev(request: Request) -> int | None:
     given = request.arrival.header(b"if-match")
     if given is None or given == b"*":
         return None
-    match = _REV.fullmatch(given)
+    match = _QUOTED_TAG.fullmatch(given)
     if match is None:
-        raise InvalidRequest('If-Match must be one revision in quotes, such as "42"')
-    return int(match[1])
+        raise InvalidRequest("If-Match must be one ETag that was given out, in its quotes")
+    return match[1].decode("ascii")
 
 
 def idempotency_key(request: Request) -> str | None:
@@ -78,9 +79,9 @@ def idempotency_key(request: Request) -> str | None:
     return given.decode("ascii")
 
 
-def answer(value: object, *, status: int = 200, rev: int | None = None) -> Reply:
-    """A JSON answer, with the revision of the one thing it shows."""
-    tag: Headers = () if rev is None else ((b"etag", b'"%d"' % rev),)
+def answer(value: object, *, status: int = 200, rev: str | None = None) -> Reply:
+    """A JSON answer, with the tag of the one thing it shows."""
+    tag: Headers = () if rev is None else ((b"etag", b'"%b"' % rev.encode()),)
     return Reply(status, msgspec.json.encode(value), tag)
 
 

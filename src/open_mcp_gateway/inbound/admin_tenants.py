@@ -10,6 +10,7 @@ from open_mcp_gateway.inbound.handlers import Handler, OnRequest, Request
 from open_mcp_gateway.inbound.routes import Route
 from open_mcp_gateway.operations.keys import KeyAdmin
 from open_mcp_gateway.operations.requests import TenantCreate, TenantPatch
+from open_mcp_gateway.operations.tags import tag_of
 from open_mcp_gateway.operations.tenants import TenantAdmin
 from open_mcp_gateway.operations.views import tenant_view
 from open_mcp_gateway.pipeline.reply import Reply
@@ -38,7 +39,7 @@ class TenantRoutes:
         record = await self.admin.create(
             clearance, body_of(request, TenantCreate), request_id=request.arrival.request_id
         )
-        made = answer(tenant_view(record), status=201, rev=record.rev)
+        made = answer(tenant_view(record), status=201, rev=tag_of(record))
         return located(made, f"/admin/tenants/{record.id}")
 
     async def list(self, clearance: Clearance, request: Request) -> Reply:
@@ -51,7 +52,7 @@ class TenantRoutes:
         """One tenant."""
         query_of(request, ())
         record = self.admin.get(clearance, request.ref)
-        return answer(tenant_view(record), rev=record.rev)
+        return answer(tenant_view(record), rev=tag_of(record))
 
     async def patch(self, clearance: Clearance, request: Request) -> Reply:
         """Change a tenant by a merge-patch: absent members stay, null clears."""
@@ -63,7 +64,7 @@ class TenantRoutes:
             request_id=request.arrival.request_id,
             rev=wanted_rev(request),
         )
-        return answer(tenant_view(record), rev=record.rev)
+        return answer(tenant_view(record), rev=tag_of(record))
 
     async def delete(self, clearance: Clearance, request: Request) -> Reply:
         """Delete a tenant that has no live keys."""
@@ -74,7 +75,7 @@ class TenantRoutes:
             request_id=request.arrival.request_id,
             rev=wanted_rev(request),
         )
-        return answer({"id": record.id, "deleted": True}, rev=record.rev)
+        return answer({"id": record.id, "deleted": True}, rev=tag_of(record))
 
 
 def admin_routes(keys: KeyAdmin) -> list[Route[Handler]]:

@@ -31,6 +31,7 @@ from open_mcp_gateway.operations.requests import (
     TenantCreate,
     TenantPatch,
 )
+from open_mcp_gateway.operations.tags import TAG
 from open_mcp_gateway.pipeline.reply import Reply
 
 PATH: Final = "/openapi.json"
@@ -59,7 +60,7 @@ _FORMS: Final[dict[str, dict[str, Any]]] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
     "cascade": {"type": "boolean", "default": False},
     "reason": {"type": "string", "maxLength": 500},
-    "If-Match": {"type": "string", "pattern": r'^("[0-9]{1,18}"|\*)$'},
+    "If-Match": {"type": "string", "pattern": rf'^("{TAG.pattern}"|\*)$'},
     "Idempotency-Key": {"type": "string", "pattern": "^[!-~]{1,255}$"},
     "X-Server-ID": {"type": "string", "pattern": f"^{SERVER_ID.pattern}$"},
 }

@@ -198,9 +198,9 @@ class KeyAdmin:
         patch: KeyPatch,
         *,
         request_id: RequestId,
-        rev: int | None = None,
+        rev: str | None = None,
     ) -> KeyRecord:
-        """Change a key; ``rev`` is the revision that the caller has seen."""
+        """Change a key; ``rev`` is the tag of the state that the caller has seen."""
 
         def work(tx: Transaction) -> KeyRecord:
             return self._work(tx, clearance).patch(key_id, patch, rev)
@@ -217,7 +217,7 @@ class KeyAdmin:
         request_id: RequestId,
         cascade: bool = False,
         reason: str | None = None,
-        rev: int | None = None,
+        rev: str | None = None,
     ) -> Revoked:
         """Revoke a key for good, with ``cascade`` all that were made with it too. Idempotent."""
 

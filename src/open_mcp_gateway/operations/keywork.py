@@ -29,6 +29,7 @@ from open_mcp_gateway.operations.requests import (
     check_scope,
     end_s,
 )
+from open_mcp_gateway.operations.tags import tag_of
 
 LONGEST_ID_CHARS: Final = 150
 """Of what is said back of an id."""
@@ -84,7 +85,7 @@ class KeyWork:
         self._check_digest_free(record)
         return self.tx.put_key(record)
 
-    def patch(self, key_id: str, patch: KeyPatch, rev: int | None) -> KeyRecord:
+    def patch(self, key_id: str, patch: KeyPatch, rev: str | None) -> KeyRecord:
         """Write what a key becomes. The outcome must be within what the caller has."""
         record = self.stored(key_id, rev)
         if record.revoked_at is not None:
@@ -96,15 +97,15 @@ class KeyWork:
         self.check_admins([after])
         return self.tx.put_key(after)
 
-    def stored(self, key_id: str, rev: int | None) -> KeyRecord:
+    def stored(self, key_id: str, rev: str | None) -> KeyRecord:
         """The newest state of a key that can be changed."""
         known = self.ring.keys.get(KeyId(key_id))
         if known is not None and known.source is Source.CONFIG:
             governed(self.giver.principal, known, key_id)
             raise Conflict("the key is kept in the configuration", code="read_only")
         record = governed(self.giver.principal, self.tx.key(KeyId(key_id)), key_id)
-        if rev is not None and rev != record.rev:
-            raise Outdated(f"the key is at revision {record.rev}")
+        if rev is not None and rev != tag_of(record):
+            raise Outdated("the key has been changed since")
         return record
 
     def live_descendants(self, key_id: KeyId) -> list[KeyRecord]:

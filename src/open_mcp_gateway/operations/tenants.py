@@ -30,6 +30,7 @@ from open_mcp_gateway.operations.requests import (
     check_shown,
     check_tenant_id,
 )
+from open_mcp_gateway.operations.tags import tag_of
 
 log = logging.getLogger(__name__)
 
@@ -86,9 +87,9 @@ class TenantAdmin:
         patch: TenantPatch,
         *,
         request_id: RequestId,
-        rev: int | None = None,
+        rev: str | None = None,
     ) -> TenantRecord:
-        """Change a tenant; ``rev`` is the revision that the caller has seen."""
+        """Change a tenant; ``rev`` is the tag of the state that the caller has seen."""
 
         def work(tx: Transaction) -> TenantRecord:
             doing = KeyWork(tx, self.keyring(), clearance, self.clock.wall())
@@ -110,7 +111,7 @@ class TenantAdmin:
         tenant_id: str,
         *,
         request_id: RequestId,
-        rev: int | None = None,
+        rev: str | None = None,
     ) -> TenantRecord:
         """Delete a tenant that has no live keys."""
 
@@ -137,7 +138,7 @@ def _live(principal: Principal, record: TenantRecord | None, tenant_id: str) -> 
     return record
 
 
-def _stored(doing: KeyWork, tenant_id: str, rev: int | None) -> TenantRecord:
+def _stored(doing: KeyWork, tenant_id: str, rev: str | None) -> TenantRecord:
     """The newest state of a tenant that can be changed."""
     principal = doing.giver.principal
     known = doing.ring.tenants.get(TenantId(tenant_id))
@@ -145,8 +146,8 @@ def _stored(doing: KeyWork, tenant_id: str, rev: int | None) -> TenantRecord:
         _live(principal, known, tenant_id)
         raise Conflict("the tenant is kept in the configuration", code="read_only")
     record = _live(principal, doing.tx.tenant(TenantId(tenant_id)), tenant_id)
-    if rev is not None and rev != record.rev:
-        raise Outdated(f"the tenant is at revision {record.rev}")
+    if rev is not None and rev != tag_of(record):
+        raise Outdated("the tenant has been changed since")
     return record
 
 

@@ -10,6 +10,7 @@ from open_mcp_gateway.auth.records import KeyRecord, TenantRecord
 from open_mcp_gateway.auth.scope import ScopeText
 from open_mcp_gateway.clock import rfc3339_at
 from open_mcp_gateway.operations.minting import effective
+from open_mcp_gateway.operations.tags import tag_of
 
 
 class SecretView(Struct, frozen=True, kw_only=True):
@@ -41,7 +42,7 @@ class KeyView(Struct, frozen=True, kw_only=True):
     created_by: str | None
     parent: str | None
     metadata: dict[str, str]
-    rev: int
+    rev: str
 
 
 class TenantView(Struct, frozen=True, kw_only=True):
@@ -53,7 +54,7 @@ class TenantView(Struct, frozen=True, kw_only=True):
     disabled: bool
     source: str
     created_at: str | None
-    rev: int
+    rev: str
 
 
 def key_view(
@@ -80,7 +81,7 @@ def key_view(
         created_by=record.created_by,
         parent=record.parent,
         metadata=record.metadata,
-        rev=record.rev,
+        rev=tag_of(record),
     )
 
 
@@ -93,7 +94,7 @@ def tenant_view(record: TenantRecord) -> TenantView:
         disabled=record.disabled_at is not None,
         source=record.source.value,
         created_at=moment(record.created_at),
-        rev=record.rev,
+        rev=tag_of(record),
     )
 
 

@@ -144,6 +144,36 @@ def test_the_trail_names_what_was_looked_at() -> None:
     ]
 
 
+def test_a_missing_server_is_looked_for_like_any_other() -> None:
+    """By names that nothing can have; what is allowed everything passes all but the first rule."""
+    missing = decide(principal(ROLES["admin"]), Permission.SERVERS_READ, None)
+    assert [(check.rule, check.subject, check.ok) for check in missing.trail] == [
+        (Rule.EXISTS, "?", False),
+        (Rule.NAMESPACE, "?", True),
+        (Rule.OWN_NAMESPACE, "?", True),
+        (Rule.SERVER, "?", True),
+    ]
+
+
+def test_the_words_of_a_decision() -> None:
+    """They are part of answers."""
+    assert list(Code) == ["allowed", "not_found", "permission_denied", "not_in_scope"]
+    assert list(Kind) == ["tool", "resource", "prompt"]
+    assert list(Rule) == [
+        "the server is in the catalog",
+        "the server's namespace is one of the tenant's",
+        "the server's namespace is one of the key's",
+        "the server is one of the key's",
+        "the role grants the permission",
+        "the key keeps the permission",
+        "the caller may read the server",
+        "the tool is one of the key's",
+        "the tool is not one that the key denies",
+        "the resource is one of the key's",
+        "the prompt is one of the key's",
+    ]
+
+
 def test_a_permit_says_what_was_decided() -> None:
     who = principal(ROLES["caller"])
     item = WORLD.entries[ServerId("pg")]

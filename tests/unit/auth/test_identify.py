@@ -328,3 +328,15 @@ def test_which_keys_are_in_force_by_their_ids() -> None:
     names = ("live", "ended", "revoked", "unknown", "anonymous")
     assert [name for name in names if one.opens(KeyId(name))] == ["live"]
     assert [name for name in names if NoAuthentication().opens(KeyId(name))] == ["anonymous"]
+
+
+def test_the_words_of_a_refusal() -> None:
+    """They are the values of ``X-Auth-Reason``."""
+    assert list(Reason) == [
+        *("expired", "revoked", "disabled"),
+        *("not_yet_valid", "ip_not_allowed", "tenant_disabled"),
+    ]
+
+
+def test_who_anybody_is_without_authentication() -> None:
+    assert (anonymous().key_id, anonymous().role) == ("anonymous", "anonymous")

@@ -1,9 +1,12 @@
 """What is made of a head, once for all the requests that have the same."""
 
+import itertools
+import re
+
 import pytest
 
 from open_mcp_gateway.errors import InvalidRequest
-from open_mcp_gateway.inbound.arrival import Arrival
+from open_mcp_gateway.inbound.arrival import Arrival, new_request_id
 from open_mcp_gateway.inbound.mcp_head import MAX_ACCEPT_BYTES, mcp_head
 
 HEADERS = [(b"host", b"localhost"), (b"x-colour", b"blue")]
@@ -61,3 +64,13 @@ def test_a_session_is_named_once(ids: tuple[bytes, ...], named: bool, found: str
 def test_what_is_accepted(accepts: tuple[bytes, ...], json: bool, events: bool) -> None:
     head = mcp_head(arrival(*((b"accept", one) for one in accepts)))
     assert (head.takes_json, head.takes_events) == (json, events)
+
+
+def test_made_ids_do_not_count_requests() -> None:
+    """Whoever sees some of them learns nothing of how many others there were in between."""
+    made = [new_request_id() for _ in range(1000)]
+    assert len(set(made)) == len(made)
+    assert all(re.fullmatch("[0-9a-f]{20}", one) for one in made)
+    for one, other in itertools.pairwise(made):
+        assert sum(a != b for a, b in zip(one, other, strict=True)) >= 8
+    assert {one[0] for one in made} == set("0123456789abcdef")

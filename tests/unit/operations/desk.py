@@ -102,7 +102,7 @@ class Desk:
         )
 
     async def patch(
-        self, key_id: str, by: str = API_KEY_ID, seen: int | None = None, **members: Any
+        self, key_id: str, by: str = API_KEY_ID, seen: str | None = None, **members: Any
     ) -> KeyRecord:
         patch = read_body(_json(members), KeyPatch)
         return await self.keys.patch(self.by(by), key_id, patch, request_id=REQUEST, rev=seen)

@@ -28,6 +28,7 @@ from open_mcp_gateway.errors import (
 )
 from open_mcp_gateway.operations.listing import Filters
 from open_mcp_gateway.operations.requests import KeyImport, TenantCreate, TenantPatch
+from open_mcp_gateway.operations.tags import tag_of
 from tests.unit.operations.desk import REQUEST, ROOT, A, Desk
 
 Story = Callable[[Desk], Awaitable[None]]
@@ -137,8 +138,8 @@ def test_patch_keeps_what_is_absent_and_clears_what_is_null() -> None:
         assert changed.status(desk.clock.time_s) is Status.DISABLED
         again = await desk.patch(key_id, disabled=None, not_before="2100-01-01T00:00:00Z")
         assert again.status(desk.clock.time_s) is Status.SCHEDULED
-        await refused(Outdated, "outdated", desk.patch(key_id, seen=again.rev - 1, name="x"))
-        assert (await desk.patch(key_id, seen=again.rev, name="x")).name == "x"
+        await refused(Outdated, "outdated", desk.patch(key_id, seen=tag_of(made.record), name="x"))
+        assert (await desk.patch(key_id, seen=tag_of(again), name="x")).name == "x"
 
     tell(story)
 
@@ -360,7 +361,7 @@ def test_one_of_a_hundred_with_the_same_revision_wins() -> None:
 
         async def change(number: int) -> None:
             try:
-                await desk.patch(made.id, seen=made.rev, name=f"n{number}")
+                await desk.patch(made.id, seen=tag_of(made), name=f"n{number}")
                 outcomes.append(True)
             except Outdated:
                 outcomes.append(False)
@@ -502,7 +503,7 @@ def test_a_narrowed_administrator_does_not_enable_a_wider_tenant() -> None:
         request = TenantCreate(id="t", namespaces=("one", "two"))
         made = await desk.tenants.create(by, request, request_id=REQUEST)
         off = TenantPatch(disabled=True, name=None)
-        await desk.tenants.patch(by, "t", off, request_id=REQUEST, rev=made.rev)
+        await desk.tenants.patch(by, "t", off, request_id=REQUEST, rev=tag_of(made))
         narrow = await desk.make(name="n", role="admin", scope={"namespaces": ["one"]})
         theirs = desk.by(narrow.record.id, Permission.TENANTS_WRITE)
         for patch in (TenantPatch(disabled=False), TenantPatch(namespaces=("two",))):
@@ -510,7 +511,7 @@ def test_a_narrowed_administrator_does_not_enable_a_wider_tenant() -> None:
             await refused(Escalation, "scope_escalation", doing)
         named = await desk.tenants.patch(theirs, "t", TenantPatch(name="T"), request_id=REQUEST)
         assert (named.name, desk.tenants.get(by, "t")) == ("T", named)
-        doing = desk.tenants.patch(by, "t", off, request_id=REQUEST, rev=made.rev)
+        doing = desk.tenants.patch(by, "t", off, request_id=REQUEST, rev=tag_of(made))
         await refused(Outdated, "outdated", doing)
         bad = TenantPatch(namespaces=("NO",))
         doing = desk.tenants.patch(by, "t", bad, request_id=REQUEST)

@@ -1,0 +1,25 @@
+"""Mistakes that are none: the program does the same with them, so no test can tell."""
+
+from __future__ import annotations
+
+from typing import Final
+
+_NEVER_READ: Final = "nothing looks at it"
+_SIZE: Final = "how many are kept, which shows in memory and time alone"
+
+EQUIVALENT: Final[dict[tuple[str, str, str], str]] = {
+    ("access/authorize.py", "_MAX_KEPT: Final = 100_000", "100000 becomes 100001"): _SIZE,
+    (
+        "access/authorize.py",
+        'id=ServerId("?"), namespace=Namespace("?"), runtime=LocalProcess(command="")',
+        "'' is another text",
+    ): _NEVER_READ,
+    (
+        "access/authorize.py",
+        '_MISSING: Final = CatalogEntry(spec=_NO_SPEC, shown=_NO_SPEC, runtime_type="")',
+        "'' is another text",
+    ): _NEVER_READ,
+    ("access/policy.py", "_KEPT: Final = 4096", "4096 becomes 4097"): _SIZE,
+    ("auth/scope.py", "_KEPT: Final = 4096", "4096 becomes 4097"): _SIZE,
+}
+"""By module, the line as it stands there and what the mistake is: why it makes no difference."""
