@@ -14,9 +14,17 @@ from typing import Final, TypeAlias
 import msgspec
 from msgspec import Raw, Struct
 
-from open_mcp_gateway.errors import InvalidParams
+from open_mcp_gateway.errors import InvalidParams, UnknownMethod
 from open_mcp_gateway.names import KeyId, ServerId
+from open_mcp_gateway.pipeline.members import (
+    obj,
+    refuse_other_spellings,
+    refuse_spellings,
+    string,
+    strings,
+)
 from open_mcp_gateway.protocol.jsonrpc import Call, Params, encode
+from open_mcp_gateway.protocol.spelling import spellings
 
 MAX_HANDLES: Final = 10_000
 """Of one caller; those not used for longest are forgotten first."""
@@ -24,13 +32,28 @@ MAX_HANDLES: Final = 10_000
 LISTS: Final = frozenset(
     {"tools/list", "prompts/list", "resources/list", "resources/templates/list", "tasks/list"}
 )
-TASKS: Final = frozenset(
-    {"tasks/get", "tasks/update", "tasks/cancel", "tasks/result", "subscriptions/listen"}
-)
 _ALWAYS_OF_TASKS: Final = frozenset({"tasks/get", "tasks/update", "tasks/cancel"})
 _LISTEN: Final = "subscriptions/listen"
 _TASK_LIST: Final = "tasks/list"
+_OF_TASKS: Final = "tasks/"
 _MAKES_TASKS: Final = frozenset({"tools/call"})
+_NAMES_NONE: Final = frozenset(
+    {
+        *("initialize", "ping", "server/discover", "logging/setLevel", "completion/complete"),
+        *("tools/call", "prompts/get"),
+        *("resources/read", "resources/subscribe", "resources/unsubscribe"),
+    }
+)
+_OTHERWISE_SPELT: Final = frozenset(method.casefold() for method in (*LISTS, _LISTEN))
+"""What a server may take for one of these, whose answers would not be looked at."""
+
+_NO_TASK: Final = "Task not found"
+_IN_ANY: Final = spellings({"_meta"})
+"""The progress token in there is the gateway's own upstream, and nobody else may choose one."""
+
+_IN_LISTS: Final = spellings({"_meta", "cursor"})
+_IN_TASKS: Final = spellings({"_meta", "cursor", "taskId", "taskIds", "notifications"})
+_IN_NOTIFICATIONS: Final = spellings({"taskIds"})
 _DIGEST_BYTES: Final = 16
 
 _Handle: TypeAlias = tuple[ServerId, bytes]
@@ -50,14 +73,9 @@ class _Response(Struct):
     result: _Handed | None = None
 
 
-class _Listened(Struct):
-    ids: list[str] = msgspec.field(name="taskIds", default_factory=list)
-
-
 _response = msgspec.json.Decoder(_Response)
 _task = msgspec.json.Decoder(_Task)
 _text = msgspec.json.Decoder(str)
-_listened = msgspec.json.Decoder(_Listened)
 _members = msgspec.json.Decoder(dict[str, Raw])
 _elements = msgspec.json.Decoder(list[Raw])
 
@@ -74,17 +92,34 @@ class Handles:
         """Refuse handles in ``call`` that ``caller`` was not given.
 
         Raises:
-            InvalidParams: as if they did not exist.
+            InvalidParams: as if they did not exist, or it is not clear which are meant.
+            UnknownMethod: a method that hands out or takes handles, in another case.
         """
-        params = call.params
-        if params is None:
-            return
-        if call.method in LISTS:
+        params, method = call.params or {}, call.method
+        if method in _NAMES_NONE:
+            refuse_other_spellings(params, _IN_ANY)
+        elif method in LISTS:
+            refuse_other_spellings(params, _IN_LISTS)
             self._check(caller, server_id, _given(params, "cursor"), "Invalid cursor")
-        elif call.method in TASKS:
-            self._check(caller, server_id, _given(params, "taskId"), "Task not found")
-            for task_id in _listened_to(params):
-                self._check(caller, server_id, task_id, "Task not found")
+        elif method == _LISTEN:
+            refuse_other_spellings(params, _IN_TASKS)
+            self._check(caller, server_id, _given(params, "taskId"), _NO_TASK)
+            self._check_all(caller, server_id, _listened_to(params))
+        elif (plain := method.casefold()) in _OTHERWISE_SPELT:
+            raise UnknownMethod(f"Method not found: {method}")
+        elif plain.startswith(_OF_TASKS):
+            # Also what no revision knows: whatever it does, it is done to a task.
+            refuse_other_spellings(params, _IN_TASKS)
+            named = [string(params, "taskId")]
+            if "taskIds" in params:
+                named += strings(params, "taskIds")
+            self._check_all(caller, server_id, named)
+        else:
+            refuse_other_spellings(params, _IN_ANY)
+
+    def _check_all(self, caller: KeyId, server_id: ServerId, task_ids: list[str]) -> None:
+        for task_id in task_ids:
+            self._check(caller, server_id, task_id, _NO_TASK)
 
     def _check(self, caller: KeyId, server_id: ServerId, text: str | None, refusal: str) -> None:
         if text is None:
@@ -173,7 +208,8 @@ def _given(params: Params, name: str) -> str | None:
 
 
 def _listened_to(params: Params) -> list[str]:
-    try:
-        return _listened.decode(params.get("notifications", Raw(b"{}"))).ids
-    except msgspec.DecodeError as error:
-        raise InvalidParams("'params.notifications.taskIds' must be a list of strings") from error
+    if "notifications" not in params:
+        return []
+    wanted = obj(params, "notifications")
+    refuse_spellings(wanted, _IN_NOTIFICATIONS)
+    return strings(wanted, "taskIds") if "taskIds" in wanted else []

@@ -6,7 +6,6 @@ are not narrowed all of this is one look at an attribute.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Final
 from urllib.parse import unquote
@@ -18,6 +17,7 @@ from open_mcp_gateway.access.authorize import Item, Kind, may_use
 from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.auth.scope import Everything, Patterns, beyond
 from open_mcp_gateway.errors import InvalidParams, UnknownMethod
+from open_mcp_gateway.pipeline.members import has, obj, string, strings
 from open_mcp_gateway.protocol.jsonrpc import Call, Params, decode_incoming, encode
 
 _UPDATED: Final = "notifications/resources/updated"
@@ -55,7 +55,6 @@ _ROUNDS: Final = 3
 
 _members = msgspec.json.Decoder(dict[str, Raw])
 _elements = msgspec.json.Decoder(list[Raw])
-_texts = msgspec.json.Decoder(list[str])
 _text = msgspec.json.Decoder(str)
 
 
@@ -79,45 +78,41 @@ def check(permit: Permit, call: Call) -> None:
 
 
 def _tool(permit: Permit, params: Params) -> None:
-    name = _string(params, "name")
+    name = string(params, "name")
     if not _tool_in_scope(permit, name):
         raise InvalidParams(f"Unknown tool: {name}")
 
 
 def _prompt(permit: Permit, params: Params) -> None:
-    _demand_prompt(permit, _string(params, "name"))
+    _demand_prompt(permit, string(params, "name"))
 
 
 def _resource(permit: Permit, params: Params) -> None:
-    _demand_resource(permit, _string(params, "uri"))
+    _demand_resource(permit, string(params, "uri"))
 
 
 def _reference(permit: Permit, params: Params) -> None:
     """Of a completion. Whatever it names has to be in scope, for a server may not go by ``type``
     alone."""
-    ref = _object(params, "ref")
-    kind = _string(ref, "type")
+    ref = obj(params, "ref")
+    kind = string(ref, "type")
     if kind not in {"ref/prompt", "ref/resource"}:
         raise InvalidParams("'params.ref.type' must be 'ref/prompt' or 'ref/resource'")
-    if kind == "ref/prompt" or _has(ref, "name"):
-        _demand_prompt(permit, _string(ref, "name"))
-    if kind == "ref/resource" or _has(ref, "uri"):
-        uri = _string(ref, "uri")
+    if kind == "ref/prompt" or has(ref, "name"):
+        _demand_prompt(permit, string(ref, "name"))
+    if kind == "ref/resource" or has(ref, "uri"):
+        uri = string(ref, "uri")
         if not _template_in_scope(permit, uri):
             raise _no_resource(uri)
 
 
 def _listened(permit: Permit, params: Params) -> None:
-    if not _has(params, "notifications"):
+    if not has(params, "notifications"):
         return
-    wanted = _object(params, "notifications")
-    if not _has(wanted, "resourceSubscriptions"):
+    wanted = obj(params, "notifications")
+    if not has(wanted, "resourceSubscriptions"):
         return
-    try:
-        uris = _texts.decode(_only(wanted, "resourceSubscriptions"))
-    except msgspec.DecodeError as error:
-        raise InvalidParams("'resourceSubscriptions' must be a list of strings") from error
-    for uri in uris:
+    for uri in strings(wanted, "resourceSubscriptions"):
         _demand_resource(permit, uri)
 
 
@@ -147,41 +142,6 @@ def _no_resource(uri: str) -> InvalidParams:
     error = InvalidParams(f"Resource not found: {uri}")
     error.data = {"uri": uri}
     return error
-
-
-def _has(members: Params, name: str) -> bool:
-    """Whether ``name`` is there in any spelling: some parsers do not tell them apart."""
-    return any(other.casefold() == name.casefold() for other in members)
-
-
-def _only(members: Params, name: str) -> Raw:
-    """The member ``name``, if nothing else can be taken for it."""
-    folded = name.casefold()
-    if [other for other in members if other.casefold() == folded] != [name]:
-        raise InvalidParams(f"'{name}' must be there once, in this spelling")
-    return members[name]
-
-
-def _string(members: Params, name: str) -> str:
-    try:
-        text = _text.decode(_only(members, name))
-        text.encode()  # half a surrogate pair is no text
-    except (msgspec.DecodeError, UnicodeEncodeError) as error:
-        raise InvalidParams(f"'{name}' must be a string") from error
-    return text
-
-
-def _object(members: Params, name: str) -> Params:
-    """The members of the object ``name``, none of which may be there twice: it is sent as it is."""
-    raw = bytes(_only(members, name))
-    try:
-        found = _members.decode(raw)
-        written = json.loads(raw, object_pairs_hook=list)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidParams(f"'{name}' must be an object") from error
-    if len(written) != len(found):
-        raise InvalidParams(f"a member of '{name}' appears twice; send it once")
-    return found
 
 
 # ── what is in scope ─────────────────────────────────────────────────────────────────────────────
