@@ -17,6 +17,7 @@ from msgspec import Raw, Struct
 from open_mcp_gateway.errors import InvalidParams, UnknownMethod
 from open_mcp_gateway.names import KeyId, ServerId
 from open_mcp_gateway.pipeline.members import (
+    USUAL,
     obj,
     refuse_other_spellings,
     refuse_spellings,
@@ -95,10 +96,16 @@ class Handles:
             InvalidParams: as if they did not exist, or it is not clear which are meant.
             UnknownMethod: a method that hands out or takes handles, in another case.
         """
-        params, method = call.params or {}, call.method
+        params, method = call.params, call.method
         if method in _NAMES_NONE:
-            refuse_other_spellings(params, _IN_ANY)
-        elif method in LISTS:
+            # Looked at here already: this is on the path of every request.
+            if params is not None and not USUAL.issuperset(params):
+                refuse_spellings(params, _IN_ANY)
+            return
+        params = params or {}
+        if method in LISTS:
+            if not params:
+                return
             refuse_other_spellings(params, _IN_LISTS)
             self._check(caller, server_id, _given(params, "cursor"), "Invalid cursor")
         elif method == _LISTEN:

@@ -32,7 +32,7 @@ def refuse_other_spellings(params: Params, guarded: Mapping[str, str]) -> None:
     Raises:
         InvalidParams: says which.
     """
-    if params.keys() <= USUAL:
+    if USUAL.issuperset(params):
         return
     refuse_spellings(params, guarded)
 
