@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Final
-from urllib.parse import unquote
 
 import msgspec
 from msgspec import UNSET, Raw
 
 from open_mcp_gateway.access.authorize import Item, Kind, may_use
 from open_mcp_gateway.access.permit import Permit
-from open_mcp_gateway.auth.scope import Everything, Patterns, beyond
 from open_mcp_gateway.errors import InvalidParams, UnknownMethod
 from open_mcp_gateway.pipeline.members import has, obj, string, strings
 from open_mcp_gateway.protocol.jsonrpc import Call, Params, decode_incoming, encode
@@ -49,9 +47,6 @@ them; see ``handles``."""
 
 _STATELESS: Final = frozenset({"resultType", "ttlMs", "cacheScope"})
 """Members of results that only the stateless era has."""
-
-_ROUNDS: Final = 3
-"""How often a URI may be percent-encoded over again before it is not looked at any further."""
 
 _members = msgspec.json.Decoder(dict[str, Raw])
 _elements = msgspec.json.Decoder(list[Raw])
@@ -156,31 +151,11 @@ def _prompt_in_scope(permit: Permit, name: str) -> bool:
 
 
 def _resource_in_scope(permit: Permit, uri: str) -> bool:
-    return may_use(permit, Item(Kind.RESOURCE, uri)) and not _leads_out(permit, uri)
-
-
-def _leads_out(permit: Permit, uri: str) -> bool:
-    """Whether ``uri`` may mean something else than how it begins: ``..`` takes beginnings back.
-
-    One that is named in full is meant as it is.
-    """
-    chosen = permit.principal.scope.resources
-    if isinstance(chosen, Everything) or f"{permit.entry.spec.id}/{uri}" in chosen.exact:
-        return False
-    for _ in range(_ROUNDS):
-        if ".." in uri.replace("\\", "/").replace("?", "/").replace("#", "/").split("/"):
-            return True
-        uri = unquote(uri)
-    return False
+    return may_use(permit, Item(Kind.RESOURCE, uri))
 
 
 def _template_in_scope(permit: Permit, template: str) -> bool:
-    """Whether everything that ``template`` can expand to is in scope."""
-    literal, brace, _ = template.partition("{")
-    if not brace:
-        return _resource_in_scope(permit, template)
-    meant = Patterns(prefixes=(f"{permit.entry.spec.id}/{literal}",))
-    return not beyond(meant, permit.principal.scope.resources)
+    return may_use(permit, Item(Kind.TEMPLATE, template))
 
 
 # ── what a caller hears ──────────────────────────────────────────────────────────────────────────

@@ -262,6 +262,7 @@ def test_parts_of_a_server(
     who = principal(ROLES["caller"], scope=scope.compiled())
     permit = authorize(who, Permission.MCP_CALL, WORLD.entries[ServerId("pg")])
     expected = {Kind.TOOL: tools, Kind.RESOURCE: resources, Kind.PROMPT: prompts}
+    expected[Kind.TEMPLATE] = resources  # one in which there is nothing to fill in
     for kind, name in itertools.product(Kind, ("query", "drop")):
         item = Item(kind, name)
         decision = decide(who, Permission.MCP_CALL, permit.entry, item)
