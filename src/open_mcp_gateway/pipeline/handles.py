@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Final, TypeAlias
 
 import msgspec
 from msgspec import Raw, Struct
 
+from open_mcp_gateway.auth.records import KeyRecord, Source
 from open_mcp_gateway.errors import InvalidParams, UnknownMethod
 from open_mcp_gateway.names import KeyId, ServerId
 from open_mcp_gateway.pipeline.members import (
@@ -29,6 +31,9 @@ from open_mcp_gateway.protocol.spelling import spellings
 
 MAX_HANDLES: Final = 10_000
 """Of one caller; those not used for longest are forgotten first."""
+
+MAX_IN_ALL: Final = 200_000
+"""Of all callers together. Those who hold more than their share then lose what is above it."""
 
 LISTS: Final = frozenset(
     {"tools/list", "prompts/list", "resources/list", "resources/templates/list", "tasks/list"}
@@ -84,10 +89,22 @@ _elements = msgspec.json.Decoder(list[Raw])
 class Handles:
     """Which handle belongs to whom."""
 
-    __slots__ = ("_owned",)
+    __slots__ = ("_count", "_keys", "_owned")
 
     def __init__(self) -> None:
         self._owned: dict[KeyId, OrderedDict[_Handle, None]] = {}
+        self._count = 0
+        """Of all that is owned."""
+
+        self._keys: Mapping[KeyId, KeyRecord] = {}
+
+    def turn(self, keys: Mapping[KeyId, KeyRecord]) -> None:
+        """From now on ``keys`` are in force. Forget what was given to those that ended, or whose id
+        means somebody else now, as one of the configuration can."""
+        before, self._keys = self._keys, keys
+        over = [one for one in self._owned if one in before and _ended(before[one], keys.get(one))]
+        for caller in over:
+            self._count -= len(self._owned.pop(caller))
 
     def check(self, caller: KeyId, server_id: ServerId, call: Call) -> None:
         """Refuse handles in ``call`` that ``caller`` was not given.
@@ -158,11 +175,23 @@ class Handles:
             return
         nested = None if handed.task is None else handed.task.id
         owned = self._owned.setdefault(caller, OrderedDict())
+        before = len(owned)
         for text in (handed.cursor, handed.task_id, nested):
             if text is not None:
                 owned[_handle(server_id, text)] = None
-        while len(owned) > MAX_HANDLES:
+        self._count += len(owned) - before
+        self._cut(owned, MAX_HANDLES)
+        if self._count > MAX_IN_ALL:
+            # Half, so that it takes as many new ones again before the next time.
+            share = max(1, MAX_IN_ALL // (2 * len(self._owned)))
+            for each in self._owned.values():
+                self._cut(each, share)
+
+    def _cut(self, owned: OrderedDict[_Handle, None], most: int) -> None:
+        """Forget the oldest of one caller."""
+        while len(owned) > most:
             owned.popitem(last=False)
+            self._count -= 1
 
     def _own_tasks(self, caller: KeyId, server_id: ServerId, message: bytes) -> bytes:
         members = _members.decode(message)
@@ -182,6 +211,13 @@ class Handles:
         result["tasks"] = Raw(encode(kept))
         members["result"] = Raw(encode(result))
         return encode(members)
+
+
+def _ended(before: KeyRecord, now: KeyRecord | None) -> bool:
+    if now is None or now.revoked_at is not None or now.holder != before.holder:
+        return True
+    # The store never gives an id again; there a secret can be replaced without an overlap.
+    return now.source is Source.CONFIG and set(now.digests).isdisjoint(before.digests)
 
 
 def needs_tasks(call: Call) -> bool:
