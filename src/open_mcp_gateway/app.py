@@ -89,6 +89,7 @@ class Gateway:
             max_request_s=config.max_request_seconds,
             start_timeout_s=config.start_timeout_seconds,
         )
+        self.means.handles.turn(keys.keyring.keys)
         self.forwarder = Forwarder(self.means, snapshot)
         self.sessions = Sessions(self.means)
         self.modern = ModernFace(self.means, self.means.handles, StateSeal(clock))
@@ -172,6 +173,7 @@ class Gateway:
         """Put other keys in force at once: whoever lost theirs is out, streams and all."""
         self.fleet.reconfigure(fleet_settings(self.config, keyring))
         self.dispatcher.authenticator = self._authenticator()
+        self.means.handles.turn(keyring.keys)
         self.end_locked_out()
         self._next_end_s = -math.inf  # looked for soon: among many keys that takes a while
 
@@ -255,16 +257,8 @@ async def running(
     async with anyio.create_task_group() as supervision:
         await supervision.start(fleet.run)
         async with anyio.create_task_group() as requests:
-            gateway = Gateway(
-                config,
-                snapshot,
-                fleet,
-                requests,
-                clock=clock,
-                keys=keys,
-                store=store,
-                reload=reload,
-            )
+            given = config, snapshot, fleet, requests
+            gateway = Gateway(*given, clock=clock, keys=keys, store=store, reload=reload)
             async with anyio.create_task_group() as keeping:
                 keeping.start_soon(_keep_time, gateway)
                 if store is not None:

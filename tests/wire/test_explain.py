@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from open_mcp_gateway.auth.scope import ScopeText
 from tests.rawhttp import request
 from tests.wire.faces import Face, face
-from tests.wire.tenants import KEYS, SERVERS, TENANTS, get, post, secret
+from tests.wire.tenants import ALPHA, KEYS, SERVERS, TENANTS, get, key, post, secret
 
 HIDDEN = b'{"allowed":false,"code":"not_found"}'
 QUESTION = {"action": "mcp:call", "server": "pg", "tool": "drop_table"}
@@ -18,7 +19,8 @@ QUESTION = {"action": "mcp:call", "server": "pg", "tool": "drop_table"}
 
 @pytest.fixture(scope="module")
 def front() -> Iterator[Face]:
-    with face("hot", *SERVERS, keys=KEYS, tenants=TENANTS) as running:
+    reader = key("reader", ALPHA, "caller", scope=ScopeText(resources=("pg/file:///pub/*",)))
+    with face("hot", *SERVERS, keys=(*KEYS, reader), tenants=TENANTS) as running:
         yield running
 
 
@@ -58,6 +60,17 @@ def test_parts_that_were_never_mentioned(front: Face) -> None:
     ]
     prompt = why(front, "narrow", {"action": "mcp:call", "server": "pg", "prompt": "p"})
     assert prompt["smallest_fix"][0]["path"] == "/scope/prompts"
+
+
+def test_a_resource_that_steps_back_out(front: Face) -> None:
+    uri = "file:///pub/../secret"
+    told = why(front, "reader", {"action": "mcp:call", "server": "pg", "resource": uri})
+    assert (told["allowed"], told["code"]) == (False, "not_in_scope")
+    failed = [step["check"] for step in told["trail"] if not step["ok"]]
+    assert failed == ["the resource is named in full, or cannot step back out of what is named"]
+    assert told["smallest_fix"] == [
+        {"op": "add", "path": "/scope/resources/-", "value": f"pg/{uri}"}
+    ]
 
 
 def test_a_denied_tool(front: Face) -> None:

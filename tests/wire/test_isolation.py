@@ -378,6 +378,42 @@ def test_tasks_are_their_keys_own(front: Face, client: MakeClient) -> None:
     assert other.modern("subscriptions/listen", listen, meta=TASKS).status == 400
 
 
+SLY: Final[tuple[tuple[str, Json], ...]] = (
+    ("tasks/result", {"TaskId": "t-case"}),
+    ("tasks/get", {"TASKID": "t-case"}),
+    ("tasks/get", {"task_id": "t-case"}),
+    ("tasks/delete", {"taskId": "t-case"}),
+    ("tasks/list", {"Cursor": "t-case"}),
+    ("tools/call", {"name": "x", "_Meta": {"progressToken": 1}}),
+)
+
+
+@pytest.mark.parametrize(("method", "params"), SLY)
+def test_no_other_spelling_gets_through_to_a_server(
+    front: Face, client: MakeClient, method: str, params: Json
+) -> None:
+    """A server that does not look at the case of members would act on it."""
+    mine = client(front, "mirror").initialize()
+    theirs = client(front, "mirror", key=OTHER_KEY).initialize()
+    call: Json = {"name": "x", "arguments": {}}
+    made = call | said(task={"taskId": "t-case", "status": "working"})
+    assert mine.ask("tools/call", made).result["task"]["taskId"] == "t-case"
+    before = mine.ask("test/last").result
+    sly = params | said(leaked=1)
+    assert theirs.ask(method, sly).error["code"] == -32602
+    assert envelope(front, "mirror", method, sly, OTHER_KEY)["error"]["code"] == -32602
+    assert mine.ask("test/last").result == before
+    modern = client(front, "mirror-modern", key=OTHER_KEY)
+    assert modern.modern("tools/call", call | said(x=1)).result == {"x": 1}
+    before = modern.modern("test/last").result
+    refused = modern.modern(method, sly, meta=TASKS).error["code"]
+    # Without `taskId` the header that repeats it cannot fit.
+    assert refused in {-32602, -32020, -32601}
+    assert modern.modern("test/last").result == before
+    for each in (mine, theirs):
+        each.end()
+
+
 def test_tasks_of_sessions_are_their_keys_own(front: Face, client: MakeClient) -> None:
     mine = client(front, "mirror").initialize()
     theirs = client(front, "mirror", key=OTHER_KEY).initialize()

@@ -12,9 +12,10 @@ from typing import Final
 from msgspec import Struct
 
 from open_mcp_gateway.access.permit import Clearance, Permit
+from open_mcp_gateway.access.stepping import may_step_back, template_may_step_back
 from open_mcp_gateway.auth.identify import ANONYMOUS_ROLE
 from open_mcp_gateway.auth.principal import Permission, Principal
-from open_mcp_gateway.auth.scope import Scope
+from open_mcp_gateway.auth.scope import Everything, Scope
 from open_mcp_gateway.catalog.model import CatalogEntry, LocalProcess, ServerSpec, Snapshot
 from open_mcp_gateway.errors import Conflict, Denied, NotFound
 from open_mcp_gateway.names import Namespace, ServerId
@@ -66,6 +67,7 @@ class Rule(enum.StrEnum):
     TOOL = "the tool is one of the key's"
     NOT_DENIED = "the tool is not one that the key denies"
     RESOURCE = "the resource is one of the key's"
+    STRAIGHT = "the resource is named in full, or cannot step back out of what is named"
     PROMPT = "the prompt is one of the key's"
 
 
@@ -74,11 +76,13 @@ class Kind(enum.StrEnum):
 
     TOOL = "tool"
     RESOURCE = "resource"
+    TEMPLATE = "template"
     PROMPT = "prompt"
 
 
 class Item(Struct, frozen=True):
-    """A tool or prompt by its name, or a resource by its URI, as the server calls it."""
+    """A tool or prompt by its name, a resource by its URI, or all resources that a URI template
+    (RFC 6570) expands to, as the server calls it."""
 
     kind: Kind
     name: str
@@ -168,11 +172,22 @@ def _in_scope(scope: Scope, name: str, kind: Kind) -> tuple[Check, ...]:
             Check(_TOOL, name, name in scope.tools),
             Check(_NOT_DENIED, name, name not in scope.deny_tools),
         )
-    rule, chosen = {
-        Kind.RESOURCE: (Rule.RESOURCE, scope.resources),
-        Kind.PROMPT: (Rule.PROMPT, scope.prompts),
-    }[kind]
-    return (Check(rule, name, name in chosen),)
+    if kind is Kind.PROMPT:
+        return (Check(Rule.PROMPT, name, name in scope.prompts),)
+    chosen = scope.resources
+    if isinstance(chosen, Everything):
+        return (Check(Rule.RESOURCE, name, True),)
+    if kind is Kind.TEMPLATE and "{" in name:
+        # In scope with all it can expand to, so no single one of the key's resources is meant.
+        among = Check(Rule.RESOURCE, name, name.partition("{")[0].startswith(chosen.prefixes))
+        in_full, straight = False, not template_may_step_back(name)
+    else:
+        among = Check(Rule.RESOURCE, name, name in chosen)
+        in_full = name in chosen.exact
+        straight = in_full or not may_step_back(name)
+    if in_full or not among.ok:
+        return (among,)
+    return (among, Check(Rule.STRAIGHT, name, straight))
 
 
 def _all_ok(checks: tuple[Check, ...]) -> bool:

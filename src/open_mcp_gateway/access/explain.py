@@ -124,13 +124,16 @@ def smallest_fix(
 ) -> list[Change]:
     """The fewest changes after which the decision is to allow; empty if it is, or cannot be."""
     changes: list[Change] = []
+    seen: set[Check] = set()
     while not (decision := judge(subject.principal, question, snapshot)).allowed:
         # Whether the server may be read only tells the two refusals apart.
         failed = [one for one in decision.trail if not one.ok and one.rule is not Rule.READABLE]
         for check in failed:
-            mended = _mended(subject, check, roles)
+            # One that fails again cannot be satisfied: nothing names a template in full.
+            mended = None if check in seen else _mended(subject, check, roles)
             if mended is None:
                 return []
+            seen.add(check)
             subject, made = mended
             changes += made
     return changes
@@ -156,6 +159,7 @@ _MEMBERS: Final = {
     Rule.OWN_PERMISSION: "permissions",
     Rule.TOOL: "tools",
     Rule.RESOURCE: "resources",
+    Rule.STRAIGHT: "resources",
     Rule.PROMPT: "prompts",
     Rule.NOT_DENIED: "deny_tools",
 }

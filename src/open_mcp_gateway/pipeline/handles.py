@@ -9,31 +9,58 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Final, TypeAlias
 
 import msgspec
 from msgspec import Raw, Struct
 
-from open_mcp_gateway.errors import InvalidParams
+from open_mcp_gateway.auth.records import KeyRecord, Source
+from open_mcp_gateway.errors import InvalidParams, UnknownMethod
 from open_mcp_gateway.names import KeyId, ServerId
+from open_mcp_gateway.pipeline.members import (
+    USUAL,
+    obj,
+    refuse_other_spellings,
+    refuse_spellings,
+    string,
+    strings,
+)
 from open_mcp_gateway.protocol.jsonrpc import Call, Params, encode
-from open_mcp_gateway.protocol.members import repeated
+from open_mcp_gateway.protocol.spelling import spellings
 from open_mcp_gateway.protocol.surrogates import Lenient
 
 MAX_HANDLES: Final = 10_000
 """Of one caller; those not used for longest are forgotten first."""
 
+MAX_IN_ALL: Final = 200_000
+"""Of all callers together. Those who hold more than their share then lose what is above it."""
+
 LISTS: Final = frozenset(
     {"tools/list", "prompts/list", "resources/list", "resources/templates/list", "tasks/list"}
-)
-TASKS: Final = frozenset(
-    {"tasks/get", "tasks/update", "tasks/cancel", "tasks/result", "subscriptions/listen"}
 )
 _ALWAYS_OF_TASKS: Final = frozenset({"tasks/get", "tasks/update", "tasks/cancel"})
 _LISTEN: Final = "subscriptions/listen"
 _TASK_LIST: Final = "tasks/list"
+_OF_TASKS: Final = "tasks/"
 _MAKES_TASKS: Final = frozenset({"tools/call"})
-_TASK_IDS: Final = frozenset({"taskIds"})
+_NAMES_NONE: Final = frozenset(
+    {
+        *("initialize", "ping", "server/discover", "logging/setLevel", "completion/complete"),
+        *("tools/call", "prompts/get"),
+        *("resources/read", "resources/subscribe", "resources/unsubscribe"),
+    }
+)
+_OTHERWISE_SPELT: Final = frozenset(method.casefold() for method in (*LISTS, _LISTEN))
+"""What a server may take for one of these, whose answers would not be looked at."""
+
+_NO_TASK: Final = "Task not found"
+_IN_ANY: Final = spellings({"_meta"})
+"""The progress token in there is the gateway's own upstream, and nobody else may choose one."""
+
+_IN_LISTS: Final = spellings({"_meta", "cursor"})
+_IN_TASKS: Final = spellings({"_meta", "cursor", "taskId", "taskIds", "notifications"})
+_IN_NOTIFICATIONS: Final = spellings({"taskIds"})
 _DIGEST_BYTES: Final = 16
 
 _Handle: TypeAlias = tuple[ServerId, bytes]
@@ -53,14 +80,9 @@ class _Response(Struct):
     result: _Handed | None = None
 
 
-class _Listened(Struct):
-    ids: list[str] = msgspec.field(name="taskIds", default_factory=list)
-
-
 _response = Lenient(_Response)
 _task = Lenient(_Task)
 _text = msgspec.json.Decoder(str)
-_listened = Lenient(_Listened)
 _members = Lenient(dict[str, Raw])
 _elements = Lenient(list[Raw])
 
@@ -68,26 +90,61 @@ _elements = Lenient(list[Raw])
 class Handles:
     """Which handle belongs to whom."""
 
-    __slots__ = ("_owned",)
+    __slots__ = ("_count", "_keys", "_owned")
 
     def __init__(self) -> None:
         self._owned: dict[KeyId, OrderedDict[_Handle, None]] = {}
+        self._count = 0
+        """Of all that is owned."""
+
+        self._keys: Mapping[KeyId, KeyRecord] = {}
+
+    def turn(self, keys: Mapping[KeyId, KeyRecord]) -> None:
+        """From now on ``keys`` are in force. Forget what was given to those that ended, or whose id
+        means somebody else now, as one of the configuration can."""
+        before, self._keys = self._keys, keys
+        over = [one for one in self._owned if one in before and _ended(before[one], keys.get(one))]
+        for caller in over:
+            self._count -= len(self._owned.pop(caller))
 
     def check(self, caller: KeyId, server_id: ServerId, call: Call) -> None:
         """Refuse handles in ``call`` that ``caller`` was not given.
 
         Raises:
-            InvalidParams: as if they did not exist.
+            InvalidParams: as if they did not exist, or it is not clear which are meant.
+            UnknownMethod: a method that hands out or takes handles, in another case.
         """
-        params = call.params
-        if params is None:
+        params, method = call.params, call.method
+        if method in _NAMES_NONE:
+            # Looked at here already: this is on the path of every request.
+            if params is not None and not USUAL.issuperset(params):
+                refuse_spellings(params, _IN_ANY)
             return
-        if call.method in LISTS:
+        params = params or {}
+        if method in LISTS:
+            if not params:
+                return
+            refuse_other_spellings(params, _IN_LISTS)
             self._check(caller, server_id, _given(params, "cursor"), "Invalid cursor")
-        elif call.method in TASKS:
-            self._check(caller, server_id, _given(params, "taskId"), "Task not found")
-            for task_id in _listened_to(params):
-                self._check(caller, server_id, task_id, "Task not found")
+        elif method == _LISTEN:
+            refuse_other_spellings(params, _IN_TASKS)
+            self._check(caller, server_id, _given(params, "taskId"), _NO_TASK)
+            self._check_all(caller, server_id, _listened_to(params))
+        elif (plain := method.casefold()) in _OTHERWISE_SPELT:
+            raise UnknownMethod(f"Method not found: {method}")
+        elif plain.startswith(_OF_TASKS):
+            # Also what no revision knows: whatever it does, it is done to a task.
+            refuse_other_spellings(params, _IN_TASKS)
+            named = [string(params, "taskId")]
+            if "taskIds" in params:
+                named += strings(params, "taskIds")
+            self._check_all(caller, server_id, named)
+        else:
+            refuse_other_spellings(params, _IN_ANY)
+
+    def _check_all(self, caller: KeyId, server_id: ServerId, task_ids: list[str]) -> None:
+        for task_id in task_ids:
+            self._check(caller, server_id, task_id, _NO_TASK)
 
     def _check(self, caller: KeyId, server_id: ServerId, text: str | None, refusal: str) -> None:
         if text is None:
@@ -119,11 +176,23 @@ class Handles:
             return
         nested = None if handed.task is None else handed.task.id
         owned = self._owned.setdefault(caller, OrderedDict())
+        before = len(owned)
         for text in (handed.cursor, handed.task_id, nested):
             if text is not None:
                 owned[_handle(server_id, text)] = None
-        while len(owned) > MAX_HANDLES:
+        self._count += len(owned) - before
+        self._cut(owned, MAX_HANDLES)
+        if self._count > MAX_IN_ALL:
+            # Half, so that it takes as many new ones again before the next time.
+            share = max(1, MAX_IN_ALL // (2 * len(self._owned)))
+            for each in self._owned.values():
+                self._cut(each, share)
+
+    def _cut(self, owned: OrderedDict[_Handle, None], most: int) -> None:
+        """Forget the oldest of one caller."""
+        while len(owned) > most:
             owned.popitem(last=False)
+            self._count -= 1
 
     def _own_tasks(self, caller: KeyId, server_id: ServerId, message: bytes) -> bytes:
         members = _members.decode(message)
@@ -143,6 +212,13 @@ class Handles:
         result["tasks"] = Raw(encode(kept))
         members["result"] = Raw(encode(result))
         return encode(members)
+
+
+def _ended(before: KeyRecord, now: KeyRecord | None) -> bool:
+    if now is None or now.revoked_at is not None or now.holder != before.holder:
+        return True
+    # The store never gives an id again; there a secret can be replaced without an overlap.
+    return now.source is Source.CONFIG and set(now.digests).isdisjoint(before.digests)
 
 
 def needs_tasks(call: Call) -> bool:
@@ -176,13 +252,8 @@ def _given(params: Params, name: str) -> str | None:
 
 
 def _listened_to(params: Params) -> list[str]:
-    wanted = params.get("notifications")
-    if wanted is None:
+    if "notifications" not in params:
         return []
-    try:
-        ids = _listened.decode(wanted).ids
-        if repeated(wanted, _TASK_IDS) is not None:  # the server may go by the other
-            raise InvalidParams("'params.notifications.taskIds' appears twice; send it once")
-        return ids
-    except msgspec.DecodeError as error:
-        raise InvalidParams("'params.notifications.taskIds' must be a list of strings") from error
+    wanted = obj(params, "notifications")
+    refuse_spellings(wanted, _IN_NOTIFICATIONS)
+    return strings(wanted, "taskIds") if "taskIds" in wanted else []

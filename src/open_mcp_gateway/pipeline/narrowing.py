@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Final
-from urllib.parse import unquote
 
 import msgspec
 from msgspec import UNSET, Raw
 
 from open_mcp_gateway.access.authorize import Item, Kind, may_use
 from open_mcp_gateway.access.permit import Permit
-from open_mcp_gateway.auth.scope import Everything, Patterns, beyond
 from open_mcp_gateway.errors import InvalidParams, UnknownMethod
+from open_mcp_gateway.pipeline.members import has, obj, string, strings
 from open_mcp_gateway.protocol.jsonrpc import Call, Params, decode_incoming, encode
-from open_mcp_gateway.protocol.members import repeated
 from open_mcp_gateway.protocol.surrogates import Lenient
 
 _UPDATED: Final = "notifications/resources/updated"
@@ -51,12 +49,8 @@ them; see ``handles``."""
 _STATELESS: Final = frozenset({"resultType", "ttlMs", "cacheScope"})
 """Members of results that only the stateless era has."""
 
-_ROUNDS: Final = 3
-"""How often a URI may be percent-encoded over again before it is not looked at any further."""
-
 _members = Lenient(dict[str, Raw])
 _elements = Lenient(list[Raw])
-_texts = msgspec.json.Decoder(list[str])
 _text = msgspec.json.Decoder(str)
 
 
@@ -80,45 +74,41 @@ def check(permit: Permit, call: Call) -> None:
 
 
 def _tool(permit: Permit, params: Params) -> None:
-    name = _string(params, "name")
+    name = string(params, "name")
     if not _tool_in_scope(permit, name):
         raise InvalidParams(f"Unknown tool: {name}")
 
 
 def _prompt(permit: Permit, params: Params) -> None:
-    _demand_prompt(permit, _string(params, "name"))
+    _demand_prompt(permit, string(params, "name"))
 
 
 def _resource(permit: Permit, params: Params) -> None:
-    _demand_resource(permit, _string(params, "uri"))
+    _demand_resource(permit, string(params, "uri"))
 
 
 def _reference(permit: Permit, params: Params) -> None:
     """Of a completion. Whatever it names has to be in scope, for a server may not go by ``type``
     alone."""
-    ref = _object(params, "ref")
-    kind = _string(ref, "type")
+    ref = obj(params, "ref")
+    kind = string(ref, "type")
     if kind not in {"ref/prompt", "ref/resource"}:
         raise InvalidParams("'params.ref.type' must be 'ref/prompt' or 'ref/resource'")
-    if kind == "ref/prompt" or _has(ref, "name"):
-        _demand_prompt(permit, _string(ref, "name"))
-    if kind == "ref/resource" or _has(ref, "uri"):
-        uri = _string(ref, "uri")
+    if kind == "ref/prompt" or has(ref, "name"):
+        _demand_prompt(permit, string(ref, "name"))
+    if kind == "ref/resource" or has(ref, "uri"):
+        uri = string(ref, "uri")
         if not _template_in_scope(permit, uri):
             raise _no_resource(uri)
 
 
 def _listened(permit: Permit, params: Params) -> None:
-    if not _has(params, "notifications"):
+    if not has(params, "notifications"):
         return
-    wanted = _object(params, "notifications")
-    if not _has(wanted, "resourceSubscriptions"):
+    wanted = obj(params, "notifications")
+    if not has(wanted, "resourceSubscriptions"):
         return
-    try:
-        uris = _texts.decode(_only(wanted, "resourceSubscriptions"))
-    except msgspec.DecodeError as error:
-        raise InvalidParams("'resourceSubscriptions' must be a list of strings") from error
-    for uri in uris:
+    for uri in strings(wanted, "resourceSubscriptions"):
         _demand_resource(permit, uri)
 
 
@@ -150,41 +140,6 @@ def _no_resource(uri: str) -> InvalidParams:
     return error
 
 
-def _has(members: Params, name: str) -> bool:
-    """Whether ``name`` is there in any spelling: some parsers do not tell them apart."""
-    return any(other.casefold() == name.casefold() for other in members)
-
-
-def _only(members: Params, name: str) -> Raw:
-    """The member ``name``, if nothing else can be taken for it."""
-    folded = name.casefold()
-    if [other for other in members if other.casefold() == folded] != [name]:
-        raise InvalidParams(f"'{name}' must be there once, in this spelling")
-    return members[name]
-
-
-def _string(members: Params, name: str) -> str:
-    try:
-        text = _text.decode(_only(members, name))
-        text.encode()  # half a surrogate pair is no text
-    except (msgspec.DecodeError, UnicodeEncodeError) as error:
-        raise InvalidParams(f"'{name}' must be a string") from error
-    return text
-
-
-def _object(members: Params, name: str) -> Params:
-    """The members of the object ``name``, none of which may be there twice: it is sent as it is."""
-    raw = bytes(_only(members, name))
-    try:
-        found = _members.decode(raw)
-        twice = repeated(raw)
-    except msgspec.DecodeError as error:
-        raise InvalidParams(f"'{name}' must be an object") from error
-    if twice is not None:
-        raise InvalidParams(f"a member of '{name}' appears twice; send it once")
-    return found
-
-
 # ── what is in scope ─────────────────────────────────────────────────────────────────────────────
 
 
@@ -197,31 +152,11 @@ def _prompt_in_scope(permit: Permit, name: str) -> bool:
 
 
 def _resource_in_scope(permit: Permit, uri: str) -> bool:
-    return may_use(permit, Item(Kind.RESOURCE, uri)) and not _leads_out(permit, uri)
-
-
-def _leads_out(permit: Permit, uri: str) -> bool:
-    """Whether ``uri`` may mean something else than how it begins: ``..`` takes beginnings back.
-
-    One that is named in full is meant as it is.
-    """
-    chosen = permit.principal.scope.resources
-    if isinstance(chosen, Everything) or f"{permit.entry.spec.id}/{uri}" in chosen.exact:
-        return False
-    for _ in range(_ROUNDS):
-        if ".." in uri.replace("\\", "/").replace("?", "/").replace("#", "/").split("/"):
-            return True
-        uri = unquote(uri)
-    return False
+    return may_use(permit, Item(Kind.RESOURCE, uri))
 
 
 def _template_in_scope(permit: Permit, template: str) -> bool:
-    """Whether everything that ``template`` can expand to is in scope."""
-    literal, brace, _ = template.partition("{")
-    if not brace:
-        return _resource_in_scope(permit, template)
-    meant = Patterns(prefixes=(f"{permit.entry.spec.id}/{literal}",))
-    return not beyond(meant, permit.principal.scope.resources)
+    return may_use(permit, Item(Kind.TEMPLATE, template))
 
 
 # ── what a caller hears ──────────────────────────────────────────────────────────────────────────

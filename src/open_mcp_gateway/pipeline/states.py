@@ -19,7 +19,9 @@ from msgspec import Raw
 from open_mcp_gateway.clock import Clock
 from open_mcp_gateway.errors import InvalidParams
 from open_mcp_gateway.names import KeyId, ServerId
+from open_mcp_gateway.pipeline.members import refuse_other_spellings
 from open_mcp_gateway.protocol.jsonrpc import Call, Params, encode
+from open_mcp_gateway.protocol.spelling import spellings
 from open_mcp_gateway.protocol.surrogates import Lenient
 
 VALID_S: Final = 600
@@ -29,6 +31,8 @@ _PREFIX: Final = "gw1"
 _MEMBER: Final = "requestState"
 _NOT_BOUND: Final = frozenset({_MEMBER, "inputResponses", "_meta"})
 """Members of ``params`` that differ from round to round."""
+
+_GUARDED: Final = spellings({_MEMBER})
 
 _text = msgspec.json.Decoder(str)
 _members = Lenient(dict[str, Raw])
@@ -47,10 +51,14 @@ class StateSeal:
         """``call`` with the server's own state in it; as it is where there is none.
 
         Raises:
-            InvalidParams: not sealed here for this caller and request, or too long ago.
+            InvalidParams: not sealed here for this caller and request, or too long ago; or in
+                another spelling, which some servers would take for it.
         """
         params = call.params
-        if params is None or _MEMBER not in params:
+        if params is None:
+            return call
+        refuse_other_spellings(params, _GUARDED)
+        if _MEMBER not in params:
             return call
         owner = f"{caller}\0{server_id}\0{call.method}"
         try:

@@ -13,6 +13,7 @@ from msgspec import Raw
 from open_mcp_gateway.errors import InvalidRequest
 from open_mcp_gateway.protocol.jsonrpc import Params, encode
 from open_mcp_gateway.protocol.repeated import remembered
+from open_mcp_gateway.protocol.spelling import folded, spellings
 from open_mcp_gateway.protocol.surrogates import Lenient
 
 PROTOCOL_VERSION = "io.modelcontextprotocol/protocolVersion"
@@ -26,6 +27,8 @@ CONNECTION_OWNED = frozenset(
     {PROTOCOL_VERSION, CLIENT_CAPABILITIES, CLIENT_INFO, LOG_LEVEL, PROGRESS_TOKEN}
 )
 """Members that describe the caller's own connection, or ask for messages only it could receive."""
+
+_OWNED = spellings(CONNECTION_OWNED)
 
 _members = Lenient(dict[str, Raw])
 
@@ -67,8 +70,9 @@ def members_of(meta: bytes) -> Mapping[str, Raw]:
 
 
 def not_owned(meta: Mapping[str, Raw]) -> Raw | None:
-    """What of ``_meta`` is sent on: its members without the connection-owned ones, if any."""
-    kept = {name: value for name, value in meta.items() if name not in CONNECTION_OWNED}
+    """What of ``_meta`` is sent on: its members without the connection-owned ones, however they are
+    spelt, if any."""
+    kept = {name: value for name, value in meta.items() if folded(name) not in _OWNED}
     return Raw(encode(kept)) if kept else None
 
 

@@ -158,7 +158,7 @@ def test_a_missing_server_is_looked_for_like_any_other() -> None:
 def test_the_words_of_a_decision() -> None:
     """They are part of answers."""
     assert list(Code) == ["allowed", "not_found", "permission_denied", "not_in_scope"]
-    assert list(Kind) == ["tool", "resource", "prompt"]
+    assert list(Kind) == ["tool", "resource", "template", "prompt"]
     assert list(Rule) == [
         "the server is in the catalog",
         "the server's namespace is one of the tenant's",
@@ -292,6 +292,7 @@ def test_parts_of_a_server(
     who = principal(ROLES["caller"], scope=scope.compiled())
     permit = authorize(who, Permission.MCP_CALL, WORLD.entries[ServerId("pg")])
     expected = {Kind.TOOL: tools, Kind.RESOURCE: resources, Kind.PROMPT: prompts}
+    expected[Kind.TEMPLATE] = resources  # one in which there is nothing to fill in
     for kind, name in itertools.product(Kind, ("query", "drop")):
         item = Item(kind, name)
         decision = decide(who, Permission.MCP_CALL, permit.entry, item)

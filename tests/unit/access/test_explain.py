@@ -198,3 +198,9 @@ def test_the_gateway_itself(permission: Permission, role: str) -> None:
 def test_a_missing_server() -> None:
     question = replace(CALL, server=ServerId("none"))
     assert about(ScopeText(), question) == HIDDEN
+
+
+def test_nothing_names_a_template_that_reaches_further() -> None:
+    asked = tool("file:///{x}", Kind.TEMPLATE)
+    answer = about(ScopeText(resources=("pg/file:///a/*",)), asked)
+    assert (answer.allowed, answer.smallest_fix) == (False, [])

@@ -95,10 +95,12 @@ def _reaches(scope: ScopeText, item: Item, server_id: str) -> bool:
     if item.kind is Kind.TOOL:
         denied = scope.deny_tools is not None and _named(scope.deny_tools, name)
         return _named(scope.tools, name) and not denied
-    named = scope.resources if item.kind is Kind.RESOURCE else scope.prompts
+    named = scope.prompts if item.kind is Kind.PROMPT else scope.resources
     if named is None:
         return scope.tools is None
-    return _named(named, name)
+    if item.kind is Kind.PROMPT or "*" in named or name in named:
+        return _named(named, name)
+    return _named(named, name) and "/../" not in name
 
 
 HOLDERS: Final[tuple[Holder, ...]] = (ALPHA, TenantId("unknown"))
@@ -133,7 +135,8 @@ def _lists(*patterns: str) -> st.SearchStrategy[tuple[str, ...] | None]:
     return st.none() | some
 
 
-_PARTS: Final = ("pg/query", "pg/drop", "pg/*", "pg/d*", "git/*", "git/query", "*")
+_PARTS: Final = ("pg/query", "pg/drop", "pg/*", "pg/d*", "git/*", "git/query", "*", "pg/d/../q")
+_NAMES: Final = ("query", "drop", "d/../q")
 
 scopes: st.SearchStrategy[ScopeText] = st.builds(
     ScopeText,
@@ -146,7 +149,7 @@ scopes: st.SearchStrategy[ScopeText] = st.builds(
     prompts=_lists(*_PARTS),
 )
 holders: st.SearchStrategy[Holder] = st.sampled_from([ALPHA, PLATFORM, ALPHA])
-items = st.none() | st.builds(Item, st.sampled_from(Kind), st.sampled_from(["query", "drop"]))
+items = st.none() | st.builds(Item, st.sampled_from(Kind), st.sampled_from(_NAMES))
 
 
 @st.composite
@@ -174,7 +177,7 @@ def random_cases(count: int) -> Iterator[Case]:
     for _ in range(count):
         lists = {one: _some(rng, words) for one in (*members, "prompts") if rng.random() < 0.4}
         namespaces = tuple(Namespace(one) for one in NAMESPACES if rng.random() < 0.6)
-        item = Item(rng.choice(list(Kind)), rng.choice(["query", "drop"]))
+        item = Item(rng.choice(list(Kind)), rng.choice(_NAMES))
         yield Case(
             record=record(rng.choice(_SOMEBODY), rng.choice([*TABLE, "none"]), ScopeText(**lists)),
             tenant=TenantRecord(id=ALPHA, namespaces=namespaces),

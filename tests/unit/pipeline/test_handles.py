@@ -1,12 +1,16 @@
 """Handles belong to whoever was given them."""
 
 import json
+from typing import Any
 
 import pytest
 from msgspec import Raw
+from msgspec.structs import replace
 
-from open_mcp_gateway.errors import InvalidParams
-from open_mcp_gateway.names import KeyId, ServerId
+from open_mcp_gateway.auth.principal import PLATFORM
+from open_mcp_gateway.auth.records import KeyRecord, Source
+from open_mcp_gateway.errors import InvalidParams, UnknownMethod
+from open_mcp_gateway.names import KeyId, ServerId, TenantId
 from open_mcp_gateway.pipeline import handles as module
 from open_mcp_gateway.pipeline.handles import Handles
 from open_mcp_gateway.protocol.jsonrpc import Call
@@ -161,3 +165,98 @@ def test_nobody_can_crowd_out_the_handles_of_another(monkeypatch: pytest.MonkeyP
     for number in range(10):
         handles.learn(BOB, SERVER, "tools/list", given(nextCursor=str(number)))
     handles.check(ALICE, SERVER, call("tools/list", cursor="a"))
+
+
+@pytest.mark.parametrize(
+    "sly",
+    [
+        call("tasks/get", TaskId="h"),
+        call("tasks/get", TASKID="h"),
+        call("tasks/result", task_id="h"),
+        call("tasks/get", taskId="mine", TaskId="h"),
+        call("tasks/cancel", taskId="mine", taskIds=["h"]),
+        call("tasks/cancel", taskId="mine", TaskIds=["h"]),
+        call("tasks/delete", taskId="h"),
+        call("tasks/delete", id="h"),
+        call("tasks/get"),
+        Call("tasks/get", b"1"),
+        call("Tasks/Get", taskId="h"),
+        call("tools/list", Cursor="h"),
+        call("tasks/list", CURSOR="h"),
+        call("subscriptions/listen", taskId="h"),
+        call("subscriptions/listen", Notifications={"taskIds": ["h"]}),
+        call("subscriptions/listen", notifications={"TaskIds": ["h"]}),
+        call("subscriptions/listen", notifications={"taskIds": ["mine"], "task_ids": ["h"]}),
+        Call(
+            "subscriptions/listen",
+            b"1",
+            {"notifications": Raw(b'{"taskIds":["h"],"taskIds":["mine"]}')},
+        ),
+        call("tools/call", name="x", _Meta={"progressToken": 1}),
+        call("vendor/method", meta={"progressToken": 1}),
+    ],
+)
+def test_no_other_spelling_or_method_leads_to_a_handle(sly: Call) -> None:
+    handles = Handles()
+    handles.learn(ALICE, SERVER, "tools/call", given(taskId="h"))
+    handles.learn(BOB, SERVER, "tools/call", given(taskId="mine"))
+    with pytest.raises(InvalidParams):
+        handles.check(BOB, SERVER, sly)
+
+
+@pytest.mark.parametrize("method", ["Tools/List", "TASKS/LIST", "Subscriptions/listen"])
+def test_a_method_whose_answers_matter_has_one_spelling(method: str) -> None:
+    with pytest.raises(UnknownMethod):
+        Handles().check(ALICE, SERVER, Call(method, b"1"))
+
+
+def test_any_method_of_tasks_is_free_for_ones_own() -> None:
+    handles = Handles()
+    handles.learn(ALICE, SERVER, "tools/call", given(taskId="h"))
+    handles.check(ALICE, SERVER, call("tasks/delete", taskId="h", taskIds=["h"], more="x"))
+    handles.check(ALICE, SERVER, call("vendor/method", task_id="h", Cursor="x"))
+
+
+def key(digest: bytes, **more: Any) -> dict[KeyId, KeyRecord]:
+    record = KeyRecord(id=ALICE, holder=PLATFORM, name="a", role="caller", digests=(digest,))
+    return {ALICE: replace(record, **more)}
+
+
+@pytest.mark.parametrize(
+    ("later", "kept"),
+    [
+        ({}, False),
+        (key(b"1", revoked_at=1.0), False),
+        (key(b"1", holder=TenantId("t")), False),
+        (key(b"2"), False),
+        (key(b"2", source=Source.STORE), True),
+        (key(b"1", digests=(b"2", b"1")), True),
+        (key(b"1", role="admin"), True),
+    ],
+)
+def test_handles_go_with_their_key(later: dict[KeyId, KeyRecord], *, kept: bool) -> None:
+    handles = Handles()
+    handles.turn(key(b"1"))
+    handles.learn(ALICE, SERVER, "tools/list", given(nextCursor="h"))
+    handles.learn(BOB, SERVER, "tools/list", given(nextCursor="h"))
+    handles.turn(later)
+    handles.check(BOB, SERVER, call("tools/list", cursor="h"))  # who has no key at all
+    if kept:
+        handles.check(ALICE, SERVER, call("tools/list", cursor="h"))
+    else:
+        with pytest.raises(InvalidParams):
+            handles.check(ALICE, SERVER, call("tools/list", cursor="h"))
+
+
+def test_all_callers_together_are_bounded_and_the_thrifty_lose_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_IN_ALL", 40)
+    handles = Handles()
+    handles.learn(ALICE, SERVER, "tools/list", given(nextCursor="a"))
+    for number in range(100):
+        caller = KeyId(f"greedy {number % 3}")
+        handles.learn(caller, SERVER, "tools/list", given(nextCursor=str(number)))
+        assert sum(map(len, handles._owned.values())) == handles._count <= 40
+    handles.check(ALICE, SERVER, call("tools/list", cursor="a"))
+    handles.check(KeyId("greedy 0"), SERVER, call("tools/list", cursor="99"))

@@ -116,3 +116,15 @@ def test_answers_without_a_state_pass_byte_for_byte(message: bytes) -> None:
 def test_requests_without_a_state_pass() -> None:
     for request in (call(), Call("tools/list", b"1")):
         assert StateSeal(Hands()).opened(ALICE, SERVER, request) is request
+
+
+@pytest.mark.parametrize(
+    "name", ["RequestState", "requeststate", "request_state", "reque\u017ftState"]
+)
+def test_no_other_spelling_gets_past_the_seal(name: str) -> None:
+    seal = StateSeal(Hands())
+    for request in (call(), call(sealed(seal))):
+        assert request.params is not None
+        sly = Call("tools/call", b"1", {**request.params, name: Raw(b'"up.st.ream"')})
+        with pytest.raises(InvalidParams, match="'requestState' must be there once"):
+            seal.opened(ALICE, SERVER, sly)

@@ -29,6 +29,12 @@ def test_owned_members_go_and_others_stay_as_written() -> None:
     assert kept == b'{"_meta":{"acme/x":{ "a" : 1.0 },"traceparent":"00"}}'
 
 
+def test_owned_members_go_in_whichever_spelling() -> None:
+    owned = {name.upper(): 1 for name in CONNECTION_OWNED} | {"progress_token": 1}
+    params = without_connection_owned(meta({**owned, "acme/x": 1}))
+    assert encode_params(params) == b'{"name":"x","_meta":{"acme/x":1}}'
+
+
 def test_a_meta_with_nothing_left_goes_altogether() -> None:
     params = without_connection_owned(meta(dict.fromkeys(CONNECTION_OWNED, 1)))
     assert encode_params(params) == b'{"name":"x"}'
