@@ -14,7 +14,7 @@ from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from open_mcp_gateway.access.keyring import Keyring
-from open_mcp_gateway.auth.identify import NoAuthentication
+from open_mcp_gateway.auth.identify import NoAuthentication, SameSecret
 from open_mcp_gateway.auth.principal import Principal
 from open_mcp_gateway.catalog.diff import Changes, diff
 from open_mcp_gateway.catalog.model import Snapshot
@@ -146,7 +146,7 @@ class Gateway:
         Bind address, TLS, key store and file watching keep what they had at start.
 
         Raises:
-            ValueError: a configured key is one of the store; nothing has changed.
+            SameSecret: a configured key is one of the store; nothing has changed.
         """
         origin = origin_policy(config)
         wanted = configured(config)
@@ -278,7 +278,7 @@ async def running(
 def _keys(config: Config, clock: Clock, stored: StoreChanges) -> KeysInForce:
     try:
         return KeysInForce(configured(config), clock.wall, stored)
-    except ValueError as error:
+    except SameSecret as error:
         text = f"{error}; one is in the store: give the one of the file another secret"
         raise InvalidConfig([Problem(str(config.source or "config.yaml"), text)]) from error
 

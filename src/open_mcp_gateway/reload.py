@@ -11,6 +11,7 @@ import anyio.to_thread
 from msgspec.structs import replace
 
 from open_mcp_gateway.app import Gateway
+from open_mcp_gateway.auth.identify import SameSecret
 from open_mcp_gateway.catalog.diff import diff
 from open_mcp_gateway.catalog.load import LoadedCatalog, load_catalog
 from open_mcp_gateway.config.load import LoadedConfig, Overrides, find_catalog, load_config
@@ -110,7 +111,7 @@ class Reloader:
         changes = diff(report.before, report.after)
         try:
             gateway.apply(new, report.after, changes)
-        except ValueError as error:
+        except SameSecret as error:
             log.error("reload refused", extra={"problems": [str(error)]})
             raise ReloadFailed(str(error)) from error
         log.info(
@@ -130,6 +131,8 @@ class Reloader:
             await self.reload()
         except ReloadFailed:
             return
+        except Exception:  # a defect in one reload must not end the gateway
+            log.exception("reload failed")
 
 
 def _unknown_namespaces(loaded: LoadedConfig, catalog: LoadedCatalog) -> Iterable[Problem]:

@@ -13,7 +13,9 @@ from contextlib import suppress
 import msgspec
 import pytest
 
-from open_mcp_gateway.auth.principal import PLATFORM
+from open_mcp_gateway.access.policy import ROLES, holding_of
+from open_mcp_gateway.auth.identify import Reason
+from open_mcp_gateway.auth.principal import PLATFORM, Permission
 from open_mcp_gateway.auth.records import KeyRecord, Source, TenantRecord
 from open_mcp_gateway.auth.scope import ScopeText
 from open_mcp_gateway.errors import Conflict, InvalidConfig, StoreUnavailable
@@ -77,7 +79,7 @@ def test_every_field_comes_back(store: KeyStore, place: Place) -> None:
     assert kept.tenants == (msgspec.structs.replace(FULL_TENANT, rev=1),)
     for field in KeyRecord.__struct_fields__:
         assert getattr(FULL_KEY, field) != getattr(a_key("x"), field) or field in {
-            *("created_at", "source", "rev", "role"),
+            *("created_at", "source", "rev", "role", "unusable"),
         }, "the full key leaves no field at what it is by default"
 
 
@@ -370,19 +372,59 @@ def test_a_later_schema_is_refused(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage",
+    ("column", "value"),
     [
-        """UPDATE api_keys SET scope = '{"unheard_of": []}'""",
-        "UPDATE api_keys SET scope = ''",
-        "UPDATE api_keys SET ip_allow = 'null'",
-        "DELETE FROM auth_meta",
+        ("scope", """'{"unheard_of": []}'"""),
+        ("scope", """'{"tools": ["a*b"]}'"""),
+        ("scope", """'{"servers": [""]}'"""),
+        ("scope", "''"),
+        ("ip_allow", "'null'"),
+        ("ip_allow", """'["10.0.0.1/8"]'"""),
+        ("ip_allow", """'["everywhere"]'"""),
+        ("metadata", "'[]'"),
+        ("expires_at", "9223372036854775807"),
     ],
 )
-def test_a_record_that_says_nothing_clear_is_no_record(
-    store: KeyStore, place: Place, damage: str
+def test_a_key_that_says_nothing_clear_grants_nothing_and_can_be_revoked(
+    store: KeyStore, place: Place, column: str, value: str
 ) -> None:
-    store.transact(put(a_key("k")))
-    place.alter(damage)
+    bad = KeyId("key_bad")
+    store.transact(put(a_key("good"), a_key("bad")))
+    place.alter(f"UPDATE api_keys SET {column} = {value}, rev = 2 WHERE id = 'key_bad'")
+    place.alter("UPDATE auth_meta SET rev = 2")
+    found = {one.id: one for one in store.read().keys}
+    assert found[a_key("good").id] == a_key("good", rev=1)
+    record = found[bad]
+    assert record.unusable == column
+    assert record.status(NOW_S) == "disabled"
+    assert record.ip_allow == ()
+    holding = holding_of(record, {}, ROLES)
+    assert holding.refusal(NOW_S, "10.0.0.1:1") is Reason.DISABLED
+    assert "lab" not in holding.principal.scope.servers
+    assert Permission.KEYS_READ not in holding.principal.scope.permissions
+
+    def revoke(change: Transaction) -> None:
+        known = change.key(bad)
+        assert known is not None
+        change.put_key(msgspec.structs.replace(known, revoked_at=NOW_S))
+
+    store.transact(revoke)
+    kept = {one.id: one for one in store.read().keys}[bad]
+    assert kept.revoked_at == NOW_S
+    assert kept.scope.servers == ()
+
+
+def test_a_tenant_that_says_nothing_clear_reaches_nothing(store: KeyStore, place: Place) -> None:
+    store.transact(put(a_tenant("good"), a_tenant("bad")))
+    place.alter("UPDATE tenants SET namespaces = '\"production\"' WHERE id = 'bad'")
+    bad, good = store.read().tenants
+    assert good == a_tenant("good", rev=1)
+    assert (bad.unusable, bad.namespaces) == ("namespaces", ())
+    assert bad.disabled_at is not None
+
+
+def test_a_store_that_lost_its_revision_is_none(store: KeyStore, place: Place) -> None:
+    place.alter("DELETE FROM auth_meta")
     with pytest.raises(StoreUnavailable):
         store.read()
     with pytest.raises(StoreUnavailable):

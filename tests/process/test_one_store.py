@@ -224,6 +224,30 @@ def with_store(folder: Path, place: Place, api_key: str = KEY) -> None:
         raise AssertionError("it started")
 
 
+def test_one_row_that_nobody_can_read_ends_no_gateway(tmp_path: Path, place: Place) -> None:
+    """It opens nothing, is listed, and can be revoked; all others go on, also after a start."""
+    with gateways(tmp_path, place, 2) as (one, two):
+        bad, good = office(one).key("bad"), office(one).key("good")
+        with eye(two, bad) as looking:
+            looking.until("caller")
+            scope = """scope = '{"tools":["a*b"]}', rev = rev + 10"""
+            place.alter(f"UPDATE api_keys SET {scope} WHERE id = '{bad.id}'")
+            place.alter("UPDATE auth_meta SET rev = rev + 10")
+            looking.until(None)
+        with eye(two, good) as looking:
+            assert looking.role() == "caller"
+        (said,) = two.log("a key of the store cannot be read and opens nothing")
+        assert said["key_id"] == bad.id
+    with gateways(tmp_path, place, 1) as (again,):
+        with eye(again, bad) as looking:
+            assert looking.role() is None
+        listed = {one["id"]: one["status"] for one in again.caller.get("/admin/keys").json["data"]}
+        assert (listed[bad.id], listed[good.id]) == ("disabled", "active")
+        office(again).revoke(bad)
+        with eye(again, good) as looking:
+            assert looking.role() == "caller"
+
+
 def test_a_key_of_the_files_is_none_of_the_store(tmp_path: Path, place: Place) -> None:
     """Refused by a reload, which changes nothing; refused at the start."""
     with gateways(tmp_path, place, 1) as (only,):

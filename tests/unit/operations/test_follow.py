@@ -233,6 +233,33 @@ async def test_news_that_could_not_be_read_are_read_later(
         assert store.reads_fail == 0
 
 
+async def test_a_defect_ends_nothing_and_hides_nothing(
+    store: Wavering,
+    others: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What no version of ours foresaw: news that cannot be put in force. The keys of the store open
+    nothing then, and are in force as soon as that is over."""
+    broken = True
+    made = Keyring.changed
+
+    def change(*given: Any, **named: Any) -> Keyring:
+        if broken:
+            raise RuntimeError("a defect")
+        return made(*given, **named)
+
+    monkeypatch.setattr(Keyring, "changed", change)
+    async with following(store) as watched:
+        others(a_key("k"))
+        await until(lambda: watched.lost == [True])
+        broken = False
+        await until(lambda: watched.lost == [True, False])
+        assert watched.known("k")
+    said = [one.message for one in caplog.records if one.name == follow.__name__]
+    assert said.count("changes of the key store cannot be put in force") == 1
+
+
 async def test_a_store_that_hangs_is_lost_too(store: Wavering) -> None:
     async with following(store) as watched:
         store.go_on.clear()
