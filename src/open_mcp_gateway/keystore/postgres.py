@@ -146,7 +146,7 @@ class PostgresStore:
         self._watcher = _Session(address)
         self._closed = threading.Event()
         with self.reading() as run:
-            self._seen = sql.current_rev(run)
+            self._seen = sql.position(run)
 
     @contextmanager
     def changing(self) -> Iterator[Run]:
@@ -163,8 +163,8 @@ class PostgresStore:
     def announce(self, run: Run, rev: int) -> None:
         run("SELECT pg_notify(?, ?)", [CHANNEL, str(rev)])
 
-    def read(self, after_rev: int = -1) -> StoreChanges:
-        return sql.read(self, after_rev)
+    def read(self, after_rev: int = -1, tag: str | None = None) -> StoreChanges:
+        return sql.read(self, after_rev, tag)
 
     def transact(self, work: Callable[[Transaction], Result]) -> tuple[Result, StoreChanges]:
         return sql.transact(self, work)
@@ -191,9 +191,9 @@ class PostgresStore:
         return False
 
     def _moved(self, link: _Link) -> bool:
-        rev = int(_run(link, "SELECT rev FROM auth_meta WHERE id = 1")[0][0])
-        moved = rev != self._seen
-        self._seen = rev
+        found = sql.position(lambda statement, values=(): _run(link, statement, values))
+        moved = found != self._seen
+        self._seen = found
         return moved
 
     def close(self) -> None:

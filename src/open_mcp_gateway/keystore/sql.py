@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, Protocol, TypeVar, final
 
+from msgspec.structs import replace
+
 from open_mcp_gateway.auth.principal import Holder
 from open_mcp_gateway.auth.records import KeyRecord, TenantRecord
 from open_mcp_gateway.errors import Conflict, StoreUnavailable
+from open_mcp_gateway.keystore import history
 from open_mcp_gateway.keystore.migrate import MIGRATIONS, Run
 from open_mcp_gateway.keystore.rows import (
     KEY_COLUMNS,
@@ -240,20 +243,41 @@ def transact(
         if changes is None:
             return result, StoreChanges(rev=before)
         run("UPDATE auth_meta SET rev = ? WHERE id = 1", [changes.rev])
+        tag = history.add(run, changes.rev)
         database.announce(run, changes.rev)
-    return result, changes
+    return result, replace(changes, tag=tag)
 
 
-def read(database: Database, after_rev: int) -> StoreChanges:
-    """``KeyStore.read``."""
+def position(run: Run) -> tuple[int, str]:
+    """The revision that is in force, and its tag. Raises as ``current_rev``."""
+    rev = current_rev(run)
+    return rev, history.tag_of(run, rev)
+
+
+def read(
+    database: Database, after_rev: int, known_tag: str | None, *, everything: bool = False
+) -> StoreChanges:
+    """``KeyStore.read``; ``everything`` whatever is known."""
     with database.reading() as run:
-        rev = current_rev(run)
+        rev, tag = position(run)
+        rewritten = known_tag is not None and (
+            rev < after_rev or history.tag_of(run, after_rev) != known_tag
+        )
+        whole = everything or rewritten or after_rev < 0
+        since = [-1 if whole else after_rev]
         try:
-            tenants = _tenants(run, "rev > ?", [after_rev])
-            keys = _keys(run, "rev > ?", [after_rev])
+            tenants = _tenants(run, "rev > ?", since)
+            keys = _keys(run, "rev > ?", since)
         except UnreadableRow as unreadable:
             raise _unreadable(unreadable) from None
-    return StoreChanges(rev=rev, tenants=tuple(tenants), keys=tuple(keys))
+    return StoreChanges(
+        rev=rev,
+        tag=tag,
+        tenants=tuple(tenants),
+        keys=tuple(keys),
+        whole=whole,
+        rewritten=rewritten,
+    )
 
 
 def note_use(database: Database, used: Mapping[KeyId, float]) -> None:

@@ -85,7 +85,10 @@ class SqliteStore:
         self._warnings = warnings
         self._closed = threading.Event()
         self._opening = threading.Lock()
+        self._file_number = 0
         self._connect()
+        self._read_file_number = self._file_number
+        """What another file holds may be anything, so it is read from its beginning."""
 
     def _connect(self) -> None:
         self._file = _identity(self._path)
@@ -95,6 +98,7 @@ class SqliteStore:
         self._writer.run("PRAGMA synchronous = FULL")
         self._writer.run("PRAGMA foreign_keys = ON")
         self._seen = self._data_version()
+        self._file_number += 1
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -114,8 +118,13 @@ class SqliteStore:
     def announce(self, run: Run, rev: int) -> None:
         """SQLite itself counts the commits of others."""
 
-    def read(self, after_rev: int = -1) -> StoreChanges:
-        return sql.read(self, after_rev)
+    def read(self, after_rev: int = -1, tag: str | None = None) -> StoreChanges:
+        file_number = self._file_number
+        another = tag is not None and file_number != self._read_file_number
+        changes = sql.read(self, after_rev, tag, everything=another)
+        if changes.whole:
+            self._read_file_number = file_number
+        return changes
 
     def transact(self, work: Callable[[Transaction], Result]) -> tuple[Result, StoreChanges]:
         return sql.transact(self, work)
@@ -127,7 +136,7 @@ class SqliteStore:
         return sql.used_since(self, after_s)
 
     def wait_for_change(self, timeout_s: float) -> bool:
-        if self._was_replaced():
+        if self._was_replaced() or self._file_number != self._read_file_number:
             return True
         for _ in range(max(1, math.ceil(timeout_s / POLL_S))):
             with self._watcher.lock, _failures_named():

@@ -91,19 +91,19 @@ class Follower:
                 self._heard()
 
     async def _catch_up(self, limiter: CapacityLimiter) -> None:
-        after_rev = self._keys.rev
-        changes = await _in_thread(lambda: self._store.read(after_rev), limiter)
-        if changes.rev < after_rev:
+        after_rev, tag = self._keys.rev, self._keys.tag
+        changes = await _in_thread(lambda: self._store.read(after_rev, tag), limiter)
+        if changes.rewritten:
             log.warning(
                 "the key store went back in time: what was revoked since may open again",
                 extra={"rev": changes.rev, "rev_before": after_rev},
             )
-            everything = await _in_thread(self._store.read, limiter)
-            self._turn(self._keys.replace(everything))
+        if changes.whole:
+            self._turn(self._keys.replace(changes))
         elif changes.rev > after_rev:
             before = self._keys.keyring
             keyring = self._keys.take(changes)
-            self._keys.rev = changes.rev
+            self._keys.rev, self._keys.tag = changes.rev, changes.tag
             if keyring is not before:  # as it is after a change of this process itself
                 self._turn(keyring)
 

@@ -52,6 +52,9 @@ class KeysInForce:
         self.rev = stored.rev
         """Everything up to this revision of the store is in force."""
 
+        self.tag = stored.tag
+        """Of that revision."""
+
         self._used: dict[KeyId, float] = {}
         _say_unusable(stored)
         self.keyring = self._made(configured, stored.keys)
@@ -110,7 +113,7 @@ class KeysInForce:
         """The keyring with this in place of everything that was known of the store."""
         self._tenants = {one.id: one for one in stored.tenants}
         self._keys = {one.id: one for one in stored.keys}
-        self.rev = stored.rev
+        self.rev, self.tag = stored.rev, stored.tag
         self.keyring = self._made(self._configured, _free(stored.keys, self._configured))
         _say_unusable(stored)
         return self.keyring

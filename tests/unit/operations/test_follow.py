@@ -48,13 +48,13 @@ class Wavering:
             error.add_note("it is away")
             raise error
 
-    def read(self, after_rev: int = -1) -> StoreChanges:
+    def read(self, after_rev: int = -1, tag: str | None = None) -> StoreChanges:
         self._here()
         self.reads += 1
         if self.reads_fail:
             self.reads_fail -= 1
             raise StoreUnavailable("A record of the key store cannot be read.")
-        return self.inner.read(after_rev)
+        return self.inner.read(after_rev, tag)
 
     def transact(self, work: Callable[[Transaction], Result]) -> tuple[Result, StoreChanges]:
         return self.inner.transact(work)
@@ -185,6 +185,28 @@ async def test_a_store_that_went_back_in_time_is_read_anew_and_said(
         assert found is not None
         assert found.revoked_at is None
         assert watched.turned == [watched.keys.keyring]
+    assert "went back in time" in caplog.text
+
+
+@pytest.mark.parametrize("more", [0, 1, 5])
+async def test_another_history_is_noticed_at_any_revision(
+    store: Wavering, others: Callable[..., None], caplog: pytest.LogCaptureFixture, more: int
+) -> None:
+    """A backup that went on by itself, to the known revision and beyond."""
+    others(a_key("k"))
+    others(a_key("k", revoked_at=NOW_S))
+    async with following(store) as watched:
+        earlier = new_store()
+        earlier.transact(put(a_key("k")))
+        for number in range(more + 1):
+            earlier.transact(put(a_key(f"other-{number}")))
+        store.inner = earlier
+        earlier.note_use({a_key("k").id: NOW_S})
+        await until(lambda: watched.known("other-0"))
+        found = watched.known("k")
+        assert found is not None
+        assert found.revoked_at is None
+        assert watched.keys.rev == 2 + more
     assert "went back in time" in caplog.text
 
 
