@@ -12,7 +12,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from open_mcp_gateway.errors import InvalidConfig, Problem, StoreUnavailable
-from open_mcp_gateway.keystore import sql
+from open_mcp_gateway.keystore import sql, uses
 from open_mcp_gateway.keystore.migrate import WHERE, Run, migrate, unusable
 from open_mcp_gateway.keystore.rows import Row, Value
 from open_mcp_gateway.keystore.store import StoreChanges, Transaction
@@ -170,10 +170,10 @@ class PostgresStore:
         return sql.transact(self, work)
 
     def note_use(self, used: Mapping[KeyId, float]) -> None:
-        sql.note_use(self, used)
+        uses.note_use(self, used)
 
     def used_since(self, after_s: float) -> Mapping[KeyId, float]:
-        return sql.used_since(self, after_s)
+        return uses.used_since(self, after_s)
 
     def wait_for_change(self, timeout_s: float) -> bool:
         for _ in range(max(1, math.ceil(timeout_s / POLL_S))):

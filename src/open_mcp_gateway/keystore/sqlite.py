@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, TypeVar, final
 
 from open_mcp_gateway.errors import InvalidConfig, StoreUnavailable
-from open_mcp_gateway.keystore import sql
+from open_mcp_gateway.keystore import sql, uses
 from open_mcp_gateway.keystore.migrate import Run, migrate, no_store, unusable
 from open_mcp_gateway.keystore.rows import Row, Value
 from open_mcp_gateway.keystore.store import StoreChanges, Transaction
@@ -130,10 +130,10 @@ class SqliteStore:
         return sql.transact(self, work)
 
     def note_use(self, used: Mapping[KeyId, float]) -> None:
-        sql.note_use(self, used)
+        uses.note_use(self, used)
 
     def used_since(self, after_s: float) -> Mapping[KeyId, float]:
-        return sql.used_since(self, after_s)
+        return uses.used_since(self, after_s)
 
     def wait_for_change(self, timeout_s: float) -> bool:
         if self._was_replaced() or self._file_number != self._read_file_number:
