@@ -17,6 +17,7 @@ from open_mcp_gateway.catalog.load import LoadedCatalog, load_catalog
 from open_mcp_gateway.config.load import LoadedConfig, Overrides, find_catalog, load_config
 from open_mcp_gateway.config.model import Config
 from open_mcp_gateway.document.convert import suggestion
+from open_mcp_gateway.document.source import noting_digests
 from open_mcp_gateway.errors import InvalidConfig, Problem, ReloadFailed
 from open_mcp_gateway.inbound.management import ReloadReport
 
@@ -35,6 +36,8 @@ class Sources:
         self.config_path = config_path
         self.overrides = overrides
         self.environ = environ
+        self.digests: dict[Path, bytes] = {}
+        """Of each file as it was read last (SHA-256), whoever asked for that."""
 
     def read(self) -> tuple[LoadedConfig, LoadedCatalog]:
         """Both files, checked.
@@ -42,6 +45,13 @@ class Sources:
         Raises:
             InvalidConfig: with every mistake of both.
         """
+        with noting_digests() as noted:
+            try:
+                return self._read()
+            finally:
+                self.digests = self.digests | noted
+
+    def _read(self) -> tuple[LoadedConfig, LoadedCatalog]:
         try:
             loaded = load_config(self.config_path, self.overrides, self.environ)
         except InvalidConfig as error:

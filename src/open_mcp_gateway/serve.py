@@ -94,7 +94,10 @@ async def serve(
                 tasks.start_soon(_sweep, server, gateway)
                 if config.hot_reload:
                     paths = partial(_watched, sources, gateway)
-                    await tasks.start(partial(watch, paths, reloader.reload_changed))
+                    changed = reloader.reload_changed
+                    await tasks.start(
+                        partial(watch, paths, changed, last_read=lambda: sources.digests)
+                    )
                 _settle_memory()
                 _announce(config, gateway, listener)
                 await server.serve(sockets=[listener])
