@@ -79,7 +79,6 @@ class Gateway:
         self.fleet = fleet
         self.clock = clock
         self.keys = keys
-        self._store_lost = False
         self._next_end_s = keys.keyring.identifier.next_end_s()
         self.means = Means(
             fleet,
@@ -176,7 +175,7 @@ class Gateway:
 
     def lose_store(self, lost: bool) -> None:
         """Keys of the store open nothing new while ``lost``; what they have open goes on."""
-        self._store_lost = lost
+        self.management.store_lost = lost
         self.dispatcher.authenticator = self._authenticator()
 
     def end_expired(self) -> None:
@@ -203,7 +202,7 @@ class Gateway:
         if not self.config.auth_enabled:
             return NoAuthentication()
         identifier = self.keyring.identifier
-        return identifier.store_lost() if self._store_lost else identifier
+        return identifier.store_lost() if self.management.store_lost else identifier
 
     def _end_streams(self, unwanted: Callable[[Principal], bool]) -> None:
         """End what is open in the name of certain callers: sessions, streams, calls in flight."""
