@@ -122,7 +122,7 @@ def test_killed_while_it_is_upgraded(new_place: Callable[[], Place]) -> None:
     assert check_upgrade(new_place, 13) >= 2
 
 
-@pytest.mark.long
+@pytest.mark.long("every step")
 @pytest.mark.timeout(600)
 def test_killed_at_every_step_while_it_is_upgraded(new_place: Callable[[], Place]) -> None:
     assert check_upgrade(new_place, 1) >= 15
@@ -136,13 +136,13 @@ def test_killed_while_it_is_changed(place: Place) -> None:
     assert check_changes(place, 7) >= 4
 
 
-@pytest.mark.long
+@pytest.mark.long("every step")
 @pytest.mark.timeout(600)
 def test_killed_at_every_step_while_it_is_made(new_place: Callable[[], Place]) -> None:
     assert check_creation(new_place, 1) >= 30
 
 
-@pytest.mark.long
+@pytest.mark.long("every step")
 @pytest.mark.timeout(600)
 def test_killed_at_every_step_while_it_is_changed(place: Place) -> None:
     assert check_changes(place, 1) >= 30

@@ -167,7 +167,7 @@ def test_steps_that_are_missing_are_done_in_order(tmp_path: Path) -> None:
     connection.close()
 
 
-@pytest.mark.long
+@pytest.mark.long("100,000 keys")
 @pytest.mark.timeout(300)
 def test_a_hundred_thousand_keys_load_fast(tmp_path: Path) -> None:
     store = create_store("sqlite", path=tmp_path / "auth.db")
