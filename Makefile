@@ -20,7 +20,7 @@ fix: ## format, and mend what ruff can mend
 test: ## set up all the tests need, then check and test (at most 15 minutes)
 	@scripts/test $(ARGS)
 
-test-long: ## everything, the long runs included
+test-long: ## the long runs, each once per commit; ARGS=--page writes docs/long-runs.md
 	@scripts/test-long $(ARGS)
 
 bench: ## measure the gateway against nginx and against no gateway

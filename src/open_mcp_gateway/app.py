@@ -15,7 +15,7 @@ from anyio.abc import TaskGroup
 
 from open_mcp_gateway.access.keyring import Keyring
 from open_mcp_gateway.access.standing import Standing
-from open_mcp_gateway.auth.identify import NoAuthentication
+from open_mcp_gateway.auth.identify import NoAuthentication, SameSecret
 from open_mcp_gateway.catalog.diff import Changes, diff
 from open_mcp_gateway.catalog.model import Snapshot
 from open_mcp_gateway.clock import Clock
@@ -79,7 +79,6 @@ class Gateway:
         self.fleet = fleet
         self.clock = clock
         self.keys = keys
-        self._store_lost = False
         self._next_end_s = keys.keyring.identifier.next_end_s()
         self.means = Means(
             fleet,
@@ -148,7 +147,7 @@ class Gateway:
         Bind address, TLS, key store and file watching keep what they had at start.
 
         Raises:
-            ValueError: a configured key is one of the store; nothing has changed.
+            SameSecret: a configured key is one of the store; nothing has changed.
         """
         origin = origin_policy(config)
         wanted = configured(config)
@@ -179,7 +178,7 @@ class Gateway:
 
     def lose_store(self, lost: bool) -> None:
         """Keys of the store open nothing new while ``lost``; what they have open goes on."""
-        self._store_lost = lost
+        self.management.store_lost = lost
         self.dispatcher.authenticator = self._authenticator()
 
     def end_expired(self) -> None:
@@ -212,7 +211,7 @@ class Gateway:
         if not self.config.auth_enabled:
             return NoAuthentication()
         identifier = self.keyring.identifier
-        return identifier.store_lost() if self._store_lost else identifier
+        return identifier.store_lost() if self.management.store_lost else identifier
 
     def _rejoin(self, server_id: ServerId) -> None:
         """A connection to a server has opened: sessions of an earlier one go on with it."""
@@ -272,7 +271,7 @@ async def running(
 def _keys(config: Config, clock: Clock, stored: StoreChanges) -> KeysInForce:
     try:
         return KeysInForce(configured(config), clock.wall, stored)
-    except ValueError as error:
+    except SameSecret as error:
         text = f"{error}; one is in the store: give the one of the file another secret"
         raise InvalidConfig([Problem(str(config.source or "config.yaml"), text)]) from error
 

@@ -11,11 +11,13 @@ from msgspec.structs import replace
 
 from open_mcp_gateway.app import Gateway
 from open_mcp_gateway.aside import Aside, StillHanging
+from open_mcp_gateway.auth.identify import SameSecret
 from open_mcp_gateway.catalog.diff import diff
 from open_mcp_gateway.catalog.load import LoadedCatalog, load_catalog
 from open_mcp_gateway.config.load import LoadedConfig, Overrides, find_catalog, load_config
 from open_mcp_gateway.config.model import Config
 from open_mcp_gateway.document.convert import suggestion
+from open_mcp_gateway.document.source import noting_digests
 from open_mcp_gateway.errors import InvalidConfig, Problem, ReloadFailed
 from open_mcp_gateway.inbound.management import ReloadReport
 
@@ -38,6 +40,8 @@ class Sources:
         self.config_path = config_path
         self.overrides = overrides
         self.environ = environ
+        self.digests: dict[Path, bytes] = {}
+        """Of each file as it was read last (SHA-256), whoever asked for that."""
 
     def read(self) -> tuple[LoadedConfig, LoadedCatalog]:
         """Both files, checked.
@@ -45,6 +49,13 @@ class Sources:
         Raises:
             InvalidConfig: with every mistake of both.
         """
+        with noting_digests() as noted:
+            try:
+                return self._read()
+            finally:
+                self.digests = self.digests | noted
+
+    def _read(self) -> tuple[LoadedConfig, LoadedCatalog]:
         try:
             loaded = load_config(self.config_path, self.overrides, self.environ)
         except InvalidConfig as error:
@@ -124,7 +135,7 @@ class Reloader:
         changes = diff(report.before, report.after)
         try:
             gateway.apply(new, report.after, changes)
-        except ValueError as error:
+        except SameSecret as error:
             log.error("reload refused", extra={"problems": [str(error)]})
             raise ReloadFailed(str(error)) from error
         log.info(
@@ -144,7 +155,7 @@ class Reloader:
             await self.reload()
         except ReloadFailed:
             return  # is in the log already
-        except Exception:
+        except Exception:  # a defect in one reload must not end the gateway
             log.exception("reload failed")
 
 

@@ -99,7 +99,9 @@ async def serve(
                 tasks.start_soon(_sweep, server, gateway)
                 if config.hot_reload:
                     paths = partial(_watched, sources, gateway)
-                    await tasks.start(partial(watch, paths, reload))
+                    await tasks.start(
+                        partial(watch, paths, reload, last_read=lambda: sources.digests)
+                    )
                 _settle_memory()
                 _announce(config, gateway, listener)
                 await server.serve(sockets=[listener])

@@ -98,13 +98,13 @@ def check_upgrade(new_place: Callable[[], Place], stride: int) -> int:
         kills += 1
         schema = place.ask("SELECT schema FROM auth_meta")[0][0]
         outcomes.add(schema)
-        if schema == 1:
+        if schema == 2:
             store = place.open()
             assert store.read().keys == keys
             store.close()
             assert not killed(place, "upgrade", 0)
         # After it, by whichever of the two: all of the step and not a row twice.
-        assert place.ask("SELECT schema FROM auth_meta") == [(2,)]
+        assert place.ask("SELECT schema FROM auth_meta") == [(3,)]
         assert place.ask("SELECT id, added FROM api_keys ORDER BY id") == [
             (one.id, one.id) for one in keys
         ]
@@ -114,7 +114,7 @@ def check_upgrade(new_place: Callable[[], Place], stride: int) -> int:
     else:
         raise AssertionError("it never comes to an end")
     if stride == 1:
-        assert outcomes == {1, 2}, "some died before the end of the upgrade, some after it"
+        assert outcomes == {2, 3}, "some died before the end of the upgrade, some after it"
     return kills
 
 
@@ -122,7 +122,7 @@ def test_killed_while_it_is_upgraded(new_place: Callable[[], Place]) -> None:
     assert check_upgrade(new_place, 13) >= 2
 
 
-@pytest.mark.long
+@pytest.mark.long("every step")
 @pytest.mark.timeout(600)
 def test_killed_at_every_step_while_it_is_upgraded(new_place: Callable[[], Place]) -> None:
     assert check_upgrade(new_place, 1) >= 15
@@ -136,13 +136,13 @@ def test_killed_while_it_is_changed(place: Place) -> None:
     assert check_changes(place, 7) >= 4
 
 
-@pytest.mark.long
+@pytest.mark.long("every step")
 @pytest.mark.timeout(600)
 def test_killed_at_every_step_while_it_is_made(new_place: Callable[[], Place]) -> None:
     assert check_creation(new_place, 1) >= 30
 
 
-@pytest.mark.long
+@pytest.mark.long("every step")
 @pytest.mark.timeout(600)
 def test_killed_at_every_step_while_it_is_changed(place: Place) -> None:
     assert check_changes(place, 1) >= 30

@@ -13,10 +13,13 @@ from contextlib import suppress
 import msgspec
 import pytest
 
-from open_mcp_gateway.auth.principal import PLATFORM
+from open_mcp_gateway.access.policy import ROLES, holding_of
+from open_mcp_gateway.auth.identify import Reason
+from open_mcp_gateway.auth.principal import PLATFORM, Permission
 from open_mcp_gateway.auth.records import KeyRecord, Source, TenantRecord
 from open_mcp_gateway.auth.scope import ScopeText
 from open_mcp_gateway.errors import Conflict, InvalidConfig, StoreUnavailable
+from open_mcp_gateway.keystore import history
 from open_mcp_gateway.keystore.store import KeyStore, Remembered, Transaction
 from open_mcp_gateway.names import KeyId, Namespace, TenantId
 from tests.contract.places import NOW_S, Place, a_key, a_tenant, digest_of, put
@@ -72,12 +75,12 @@ def test_every_field_comes_back(store: KeyStore, place: Place) -> None:
     other = place.open()
     kept = other.read()
     other.close()
-    assert kept == changes
+    assert kept == msgspec.structs.replace(changes, whole=True)
     assert kept.keys == (msgspec.structs.replace(FULL_KEY, rev=1),)
     assert kept.tenants == (msgspec.structs.replace(FULL_TENANT, rev=1),)
     for field in KeyRecord.__struct_fields__:
         assert getattr(FULL_KEY, field) != getattr(a_key("x"), field) or field in {
-            *("created_at", "source", "rev", "role"),
+            *("created_at", "source", "rev", "role", "unusable"),
         }, "the full key leaves no field at what it is by default"
 
 
@@ -120,6 +123,55 @@ def test_changes_after_a_revision(store: KeyStore) -> None:
     assert [one.name for one in since.keys] == ["new"]
     assert [one.id for one in since.tenants] == ["new"]
     assert store.read(3).keys == ()
+
+
+def test_another_history_is_read_from_its_beginning(store: KeyStore, place: Place) -> None:
+    for number in range(3):
+        store.transact(put(a_key(f"k{number}")))
+    known = store.read()
+    assert known.whole
+    nothing = store.read(known.rev, known.tag)
+    assert (nothing.keys, nothing.whole, nothing.rewritten) == ((), False, False)
+    _, own = store.transact(put(a_key("k3")))
+    assert own.tag not in {"", known.tag}
+    news = store.read(known.rev, known.tag)
+    assert ([one.name for one in news.keys], news.whole, news.tag) == (["k3"], False, own.tag)
+    store.wait_for_change(1)
+    # What a restored backup looks like that has come as far by other changes.
+    place.alter("DELETE FROM key_secrets WHERE key_id = 'key_k2'")
+    place.alter("DELETE FROM api_keys WHERE id = 'key_k2'")
+    place.alter("UPDATE auth_changes SET tag = 'another' || rev WHERE rev > 2")
+    assert store.wait_for_change(5)
+    for rev, tag in ((3, known.tag), (4, own.tag), (9, own.tag)):
+        found = store.read(rev, tag)
+        assert found.whole
+        assert found.rewritten
+        assert [one.name for one in found.keys] == ["k0", "k1", "k3"]
+    assert store.read(4).keys == ()
+
+
+def test_tags_of_old_changes_go(
+    store: KeyStore, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "KEPT", 3)
+    for number in range(6):
+        store.transact(put(a_key(f"k{number}")))
+    assert place.ask("SELECT rev FROM auth_changes ORDER BY rev") == [(4,), (5,), (6,)]
+
+
+def test_a_store_of_the_first_schema_goes_on(place: Place) -> None:
+    store = place.create()
+    store.transact(put(a_key("k")))
+    store.close()
+    place.alter("DROP TABLE auth_changes")
+    place.alter("UPDATE auth_meta SET schema = 1")
+    again = place.open()
+    kept = again.read()
+    assert (kept.rev, [one.name for one in kept.keys]) == (1, ["k"])
+    assert kept.tag
+    again.transact(put(a_key("l")))
+    assert [one.name for one in again.read(1, kept.tag).keys] == ["l"]
+    again.close()
 
 
 def test_what_is_gone_stays_as_such(store: KeyStore) -> None:
@@ -359,30 +411,70 @@ def test_what_is_not_there_is_not_made(place: Place) -> None:
 def test_a_later_schema_is_refused(place: Place) -> None:
     store = place.create()
     place.alter("UPDATE auth_meta SET schema = 99")
-    with pytest.raises(StoreUnavailable, match="schema 99 now and this process knows 1"):
+    with pytest.raises(StoreUnavailable, match="schema 99 now and this process knows 2"):
         store.read()
     with pytest.raises(StoreUnavailable, match="schema 99"):
         store.transact(put(a_key("k")))
     store.close()
     for again in (place.open, place.create):
-        with pytest.raises(InvalidConfig, match=r"has schema 99, .* knows schemas up to 1"):
+        with pytest.raises(InvalidConfig, match=r"has schema 99, .* knows schemas up to 2"):
             again()
 
 
 @pytest.mark.parametrize(
-    "damage",
+    ("column", "value"),
     [
-        """UPDATE api_keys SET scope = '{"unheard_of": []}'""",
-        "UPDATE api_keys SET scope = ''",
-        "UPDATE api_keys SET ip_allow = 'null'",
-        "DELETE FROM auth_meta",
+        ("scope", """'{"unheard_of": []}'"""),
+        ("scope", """'{"tools": ["a*b"]}'"""),
+        ("scope", """'{"servers": [""]}'"""),
+        ("scope", "''"),
+        ("ip_allow", "'null'"),
+        ("ip_allow", """'["10.0.0.1/8"]'"""),
+        ("ip_allow", """'["everywhere"]'"""),
+        ("metadata", "'[]'"),
+        ("expires_at", "9223372036854775807"),
     ],
 )
-def test_a_record_that_says_nothing_clear_is_no_record(
-    store: KeyStore, place: Place, damage: str
+def test_a_key_that_says_nothing_clear_grants_nothing_and_can_be_revoked(
+    store: KeyStore, place: Place, column: str, value: str
 ) -> None:
-    store.transact(put(a_key("k")))
-    place.alter(damage)
+    bad = KeyId("key_bad")
+    store.transact(put(a_key("good"), a_key("bad")))
+    place.alter(f"UPDATE api_keys SET {column} = {value}, rev = 2 WHERE id = 'key_bad'")
+    place.alter("UPDATE auth_meta SET rev = 2")
+    found = {one.id: one for one in store.read().keys}
+    assert found[a_key("good").id] == a_key("good", rev=1)
+    record = found[bad]
+    assert record.unusable == column
+    assert record.status(NOW_S) == "disabled"
+    assert record.ip_allow == ()
+    holding = holding_of(record, {}, ROLES)
+    assert holding.refusal(NOW_S, "10.0.0.1:1") is Reason.DISABLED
+    assert "lab" not in holding.principal.scope.servers
+    assert Permission.KEYS_READ not in holding.principal.scope.permissions
+
+    def revoke(change: Transaction) -> None:
+        known = change.key(bad)
+        assert known is not None
+        change.put_key(msgspec.structs.replace(known, revoked_at=NOW_S))
+
+    store.transact(revoke)
+    kept = {one.id: one for one in store.read().keys}[bad]
+    assert kept.revoked_at == NOW_S
+    assert kept.scope.servers == ()
+
+
+def test_a_tenant_that_says_nothing_clear_reaches_nothing(store: KeyStore, place: Place) -> None:
+    store.transact(put(a_tenant("good"), a_tenant("bad")))
+    place.alter("UPDATE tenants SET namespaces = '\"production\"' WHERE id = 'bad'")
+    bad, good = store.read().tenants
+    assert good == a_tenant("good", rev=1)
+    assert (bad.unusable, bad.namespaces) == ("namespaces", ())
+    assert bad.disabled_at is not None
+
+
+def test_a_store_that_lost_its_revision_is_none(store: KeyStore, place: Place) -> None:
+    place.alter("DELETE FROM auth_meta")
     with pytest.raises(StoreUnavailable):
         store.read()
     with pytest.raises(StoreUnavailable):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from open_mcp_gateway.keystore.migrate import migrate
 from open_mcp_gateway.keystore.open import create_store, open_store
 from open_mcp_gateway.keystore.rows import Row, Value
 from open_mcp_gateway.keystore.store import Transaction
-from open_mcp_gateway.names import TenantId
+from open_mcp_gateway.names import KeyId, TenantId
 from tests.contract.places import NOW_S, a_key, put
 
 
@@ -152,21 +153,21 @@ def test_steps_that_are_missing_are_done_in_order(tmp_path: Path) -> None:
     second = ("CREATE TABLE second (n INTEGER)", "INSERT INTO second VALUES (2)")
     third = ("UPDATE second SET n = n + 1",)
     to(found=None)
-    assert schema() == 1
+    assert schema() == 2
     with pytest.raises(sqlite3.OperationalError):
-        to(second, ("this is no SQL",), found=1)
-    assert schema() == 1
+        to(second, ("this is no SQL",), found=2)
+    assert schema() == 2
     assert run("SELECT name FROM sqlite_master WHERE name = 'second'") == []
-    to(second, third, found=1)
-    assert schema() == 3
+    to(second, third, found=2)
+    assert schema() == 4
     assert run("SELECT n FROM second") == [(3,)]
-    to(second, third, found=3)
-    with pytest.raises(InvalidConfig, match=r"schema 3, .* up to 2"):
-        to(second, found=3)
+    to(second, third, found=4)
+    with pytest.raises(InvalidConfig, match=r"schema 4, .* up to 3"):
+        to(second, found=4)
     connection.close()
 
 
-@pytest.mark.long
+@pytest.mark.long("100,000 keys")
 @pytest.mark.timeout(300)
 def test_a_hundred_thousand_keys_load_fast(tmp_path: Path) -> None:
     store = create_store("sqlite", path=tmp_path / "auth.db")
@@ -217,4 +218,27 @@ def test_a_file_that_was_put_in_its_place_is_the_store(tmp_path: Path) -> None:
     again = open_store("sqlite", path=path)
     assert again.read().rev == 2
     again.close()
+    store.close()
+
+
+def test_another_file_is_read_from_its_beginning(tmp_path: Path) -> None:
+    """Even if it is a copy of the very revision: what was done to it meanwhile, nobody knows."""
+    path, backup = tmp_path / "auth.db", tmp_path / "backup.db"
+    store = create_store("sqlite", path=path)
+    store.transact(put(a_key("k")))
+    known = store.read()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("VACUUM INTO ?", [str(backup)])
+    with closing(sqlite3.connect(backup)) as connection, connection:
+        connection.execute("UPDATE api_keys SET role = 'viewer'")
+    for companion in ("auth.db-wal", "auth.db-shm"):
+        (tmp_path / companion).unlink()
+    backup.rename(path)
+    store.transact(lambda change: change.key(KeyId("key_k")))  # which looks at the file
+    assert store.wait_for_change(0)
+    found = store.read(known.rev, known.tag)
+    assert (found.rev, found.whole, found.rewritten) == (1, True, False)
+    assert [one.role for one in found.keys] == ["viewer"]
+    assert not store.wait_for_change(0)
+    assert store.read(known.rev, known.tag).keys == ()
     store.close()

@@ -100,7 +100,7 @@ def test_nothing_is_found(gateway: Gateway, tmp_path: Path) -> None:
     check_finds_nothing(gateway, tmp_path, ROOT, 10)
 
 
-@pytest.mark.long
+@pytest.mark.long("schemathesis, two keys")
 @pytest.mark.timeout(RUN_S)
 @pytest.mark.parametrize("key", [ROOT, BOSS], ids=["platform", "tenant"])
 def test_nothing_is_found_for_long(gateway: Gateway, tmp_path: Path, key: str) -> None:

@@ -29,7 +29,7 @@ def test_it_is_measured(tmp_path: Path) -> None:
     assert min(told.values()) >= 0
 
 
-@pytest.mark.long
+@pytest.mark.long("100,000 keys")
 @pytest.mark.timeout(600)
 def test_a_hundred_thousand_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = loaded(tmp_path, 100_000)

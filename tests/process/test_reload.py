@@ -198,6 +198,16 @@ def test_reload_by_hand_says_what_changed(tmp_path: Path) -> None:
         assert ids(running) == ["a", "c", "d"]
 
 
+def test_a_file_that_was_reloaded_by_hand_and_put_back_is_back_in_force(running: Running) -> None:
+    path = running.gateway.config_path
+    before = path.read_bytes()
+    change_config(running, max_body_bytes=2000)
+    assert running.caller.post("/admin/reload").status == 200
+    path.write_bytes(before)
+    wait_until(lambda: len(running.log("reloaded")) == 2, "the old file was read")
+    assert running.caller.call("kept", "tools/list", {"cursor": "x" * 3000}).status != 413
+
+
 def test_a_new_key_applies_at_once(running: Running) -> None:
     change_config(running, api_key=NEW_KEY)
     new, old = running.as_caller(NEW_KEY), running.caller

@@ -97,7 +97,7 @@ def check(folder: Path, place: Place, makers: Makers) -> None:
 
 
 @pytest.mark.parametrize(
-    "rounds", [2, pytest.param(50, marks=[pytest.mark.long, pytest.mark.timeout(1800)])]
+    "rounds", [2, pytest.param(50, marks=[pytest.mark.long("50 kills"), pytest.mark.timeout(1800)])]
 )
 def test_what_was_answered_outlives_a_kill(tmp_path: Path, place: Place, rounds: int) -> None:
     check_kills(tmp_path, place, rounds)

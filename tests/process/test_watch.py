@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import hashlib
 import logging
 import os
 import resource
@@ -64,6 +65,31 @@ async def watching(
 async def settle() -> None:
     """Longer than anything pending takes; only for showing that nothing happens."""
     await anyio.sleep(DEBOUNCE_S + 0.5)
+
+
+async def test_what_was_read_meanwhile_is_what_a_file_is_compared_with(file: Path) -> None:
+    """A file that somebody acted on is put back as it was before anybody looked."""
+    before, now_read = file.read_bytes(), dict[Path, bytes]()
+    calls = Calls()
+    async with anyio.create_task_group() as tasks:
+        follow = partial(
+            watch, lambda: [file], calls.changed, last_read=lambda: now_read, debounce_s=DEBOUNCE_S
+        )
+        await tasks.start(follow)
+        file.write_text("servers: [other]\n")
+        now_read[file] = hashlib.sha256(file.read_bytes()).digest()
+        file.write_bytes(before)
+        await calls.next()
+        tasks.cancel_scope.cancel()
+
+
+async def test_what_changed_before_the_watch_began_is_told(file: Path) -> None:
+    calls = Calls()
+    async with anyio.create_task_group() as tasks:
+        read = {file: hashlib.sha256(b"as it was read").digest()}
+        tasks.start_soon(partial(watch, lambda: [file], calls.changed, last_read=lambda: read))
+        await calls.next()
+        tasks.cancel_scope.cancel()
 
 
 @pytest.fixture

@@ -376,7 +376,7 @@ def test_a_tenant_is_answered_the_same_whatever_another_does(seed: int) -> None:
     check_world(seed)
 
 
-@pytest.mark.long
+@pytest.mark.long("500 worlds")
 @pytest.mark.timeout(7200)
 def test_a_tenant_is_answered_the_same_in_many_worlds() -> None:
     for seed in range(SHORT, SHORT + LONG):

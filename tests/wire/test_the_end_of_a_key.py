@@ -15,7 +15,7 @@ import pytest
 
 from open_mcp_gateway.catalog.model import Isolation
 from open_mcp_gateway.names import Namespace, ServerId
-from tests.rawhttp import Wire
+from tests.rawhttp import Wire, request
 from tests.wire.conftest import MakeClient
 from tests.wire.faces import KEY, Face, call, face, local, new_store
 from tests.wire.mcp_client import Client, talker
@@ -241,7 +241,12 @@ def test_what_a_lost_store_leaves_open_goes_on(front: Face, client: MakeClient) 
         answer = opens(front.ask, key)
         assert (answer.status, answer.all("retry-after")) == (503, ["1"])
         assert json.loads(answer.body)["code"] == "auth_store_unavailable"
+        ready = front.ask(request(b"/ready"))
+        assert (ready.status, ready.all("retry-after")) == (503, ["1"])
+        assert json.loads(ready.body) == {"status": "store_lost"}
+        assert front.ask(request(b"/health")).status == 200
         assert office.done("GET", "/servers") is not None
         front.inside(lambda: front.gateway.lose_store(False))
         assert opens(front.ask, key).status == 200
+        assert front.ask(request(b"/ready")).status == 200
         one.goes_on()

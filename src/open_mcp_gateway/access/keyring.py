@@ -21,7 +21,7 @@ Record = TypeVar("Record")
 
 @final
 class Keyring:
-    """All keys with what each may do. ValueError if two keys share a secret."""
+    """All keys with what each may do. SameSecret if two keys share one."""
 
     __slots__ = ("identifier", "keys", "roles", "tenants")
 
@@ -47,7 +47,7 @@ class Keyring:
         gone_tenants: Collection[TenantId] = (),
     ) -> Keyring:
         """Another one with these records in place of those with the same ids, and without those
-        that are ``gone``. ValueError as above."""
+        that are ``gone``. SameSecret as above."""
         new_keys = {one.id: one for one in keys}
         new_tenants = {one.id: one for one in tenants}
         other = object.__new__(Keyring)

@@ -49,6 +49,10 @@ _ANONYMOUS_PERMISSIONS: Final = frozenset(
 """Written out, so that a new permission is not given to everybody by being added."""
 
 
+class SameSecret(ValueError):
+    """Two keys share a secret, so that nobody could say who comes with it; names both."""
+
+
 class Reason(enum.StrEnum):
     """Why a key of ours does not open."""
 
@@ -104,7 +108,8 @@ class Identifier:
         """``holdings`` are digests (32 bytes) with what they open; ``now`` is wall time.
 
         Raises:
-            ValueError: a digest is not one, or has two owners.
+            SameSecret: a digest has two owners.
+            ValueError: a digest is not one.
         """
         self._now = now
         self._store_lost = False
@@ -119,14 +124,14 @@ class Identifier:
             raise ValueError(f"the digest of key {key_id!r} is not {DIGEST_BYTES} bytes long")
         if digest in self._by_digest:
             owner = self._by_digest[digest][1].principal.key_id
-            raise ValueError(f"keys {owner!r} and {key_id!r} are the same key")
+            raise SameSecret(f"keys {owner!r} and {key_id!r} are the same key")
         self._by_digest[digest] = (digest, holding)
         self._by_id[key_id] = holding
 
     def changed(
         self, gone: Iterable[bytes], holdings: Iterable[tuple[bytes, Holding]]
     ) -> Identifier:
-        """Another one without the digests ``gone`` and with ``holdings``. Raises ValueError."""
+        """Another one without the digests ``gone`` and with ``holdings``. Raises as above."""
         other = Identifier((), self._now)
         other._by_digest = self._by_digest.copy()
         other._by_id = self._by_id.copy()

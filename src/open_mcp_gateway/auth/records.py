@@ -42,6 +42,8 @@ class TenantRecord(Struct, frozen=True, kw_only=True):
 
     source: Source = Source.CONFIG
     rev: int = 0
+    unusable: str = ""
+    """What of it cannot be read, as names of columns; it is disabled then, and reaches nothing."""
 
 
 class KeyRecord(Secretive, frozen=True, kw_only=True):
@@ -75,6 +77,8 @@ class KeyRecord(Secretive, frozen=True, kw_only=True):
     last_used_at: float | None = None
     source: Source = Source.CONFIG
     rev: int = 0
+    unusable: str = ""
+    """What of it cannot be read, as names of columns; it is disabled then, and grants nothing."""
 
     def __repr__(self) -> str:
         # A weak key can be found from its digest by trying, so no digest is shown.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -44,6 +44,7 @@ async def watch(
     paths: Callable[[], Iterable[Path]],
     changed: Callable[[], Awaitable[None]],
     *,
+    last_read: Callable[[], Mapping[Path, bytes]] = dict,
     debounce_s: float = 0.5,
     poll_s: float = POLL_S,
     task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
@@ -52,12 +53,22 @@ async def watch(
 
     Called once the files have been left alone for ``debounce_s`` seconds. A file that is absent or
     cannot be read counts as unchanged until it is back. ``paths`` is asked again each time.
+    ``last_read`` gives the SHA-256 of files as they were last read by whoever acts on them: those
+    are compared with, not what was seen here, so that what was read on request and put back counts.
     Started, in the sense of ``TaskGroup.start``, when no change can be missed any more.
     """
     async with anyio.create_task_group() as tasks:
         notifier = _Notifier(tasks)
         try:
-            await _Watcher(paths, changed, notifier, debounce_s, poll_s).run(task_status)
+            watcher = _Watcher(
+                paths,
+                changed,
+                notifier,
+                last_read=last_read,
+                debounce_s=debounce_s,
+                poll_s=poll_s,
+            )
+            await watcher.run(task_status)
         finally:
             notifier.stop()
 
@@ -70,11 +81,14 @@ class _Watcher:
         paths: Callable[[], Iterable[Path]],
         changed: Callable[[], Awaitable[None]],
         notifier: _Notifier,
+        *,
+        last_read: Callable[[], Mapping[Path, bytes]],
         debounce_s: float,
         poll_s: float,
     ) -> None:
         self._paths = paths
         self._changed = changed
+        self._last_read = last_read
         self._notifier = notifier
         self._debounce_s = debounce_s
         self._poll_s = poll_s
@@ -84,8 +98,10 @@ class _Watcher:
 
     async def run(self, task_status: anyio.abc.TaskStatus[None]) -> None:
         seen = await self._look()
-        await self._compare()
+        changed = await self._compare()
         task_status.started()
+        if changed:
+            await self._tell()
         while True:
             await self._notifier.wait(self._poll_s)
             now = await self._look()
@@ -116,6 +132,7 @@ class _Watcher:
         paths = list(self._paths())
         read = await self._aside.run(partial(_digests, paths))
         new = False
+        self._digests.update(self._last_read())
         for path, digest in read.items():
             if isinstance(digest, str):
                 if path not in self._absent:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from typing import Final
 
 from open_mcp_gateway.document.files import NotRegular, open_regular
 from open_mcp_gateway.document.json_tree import parse_json
@@ -12,6 +17,19 @@ from open_mcp_gateway.document.yaml_tree import parse_yaml
 from open_mcp_gateway.errors import InvalidConfig, Problem
 
 MAX_FILE_BYTES = 8 * 1024 * 1024
+
+_noted: Final[ContextVar[dict[Path, bytes] | None]] = ContextVar("noted", default=None)
+
+
+@contextmanager
+def noting_digests() -> Iterator[dict[Path, bytes]]:
+    """Gives the SHA-256 of every file that is read within, under the path it was read by."""
+    digests: dict[Path, bytes] = {}
+    token = _noted.set(digests)
+    try:
+        yield digests
+    finally:
+        _noted.reset(token)
 
 
 def read_document(path: Path) -> tuple[Mapping, list[Problem]]:
@@ -65,6 +83,9 @@ def read_bytes(path: Path, limit_bytes: int) -> bytes:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         message = f"cannot be read ({reason}); check the path and its permissions"
         raise InvalidConfig([Problem(str(path), message)]) from error
+    noted = _noted.get()
+    if noted is not None:
+        noted[path] = hashlib.sha256(data).digest()
     if len(data) > limit_bytes:
         message = f"is larger than {limit_bytes} bytes; is it the right file?"
         raise InvalidConfig([Problem(str(path), message)])

@@ -30,6 +30,10 @@ class Ready(Form, frozen=True, kw_only=True):
     status: Literal["ready"]
 
 
+class NotReady(Form, frozen=True, kw_only=True):
+    status: Literal["draining", "store_lost"]
+
+
 class Server(Form, frozen=True, kw_only=True):
     """What is not known yet is absent."""
 

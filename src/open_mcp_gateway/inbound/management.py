@@ -65,6 +65,9 @@ class Management:
         self.ready = True
         """False while the gateway drains."""
 
+        self.store_lost = False
+        """Whether keys of the store open nothing, since it does not answer."""
+
         self._reload = reload
         self._started_s = clock.monotonic()
         self.last_reload = clock.now()
@@ -89,10 +92,11 @@ class Management:
         ]
 
     def readiness(self) -> Reply:
-        """200 while new requests are welcome, 503 while the gateway drains."""
-        if self.ready:
+        """200 while new requests are welcome, 503 while the gateway drains or its store is lost."""
+        if self.ready and not self.store_lost:
             return Reply(200, b'{"status":"ready"}')
-        return Reply(503, b'{"status":"draining"}', ((b"retry-after", b"1"),))
+        body = b'{"status":"store_lost"}' if self.ready else b'{"status":"draining"}'
+        return Reply(503, body, ((b"retry-after", b"1"),))
 
     async def list(self, clearance: Clearance, query: bytes) -> Reply:
         """Every server the caller may see, in catalog order; each ``?tag=T`` narrows."""

@@ -16,7 +16,7 @@ import msgspec
 from open_mcp_gateway import __version__
 from open_mcp_gateway.auth.principal import Permission, Principal
 from open_mcp_gateway.auth.records import Source, Status
-from open_mcp_gateway.inbound.answers import ANSWERS
+from open_mcp_gateway.inbound.answers import ANSWERS, NotReady
 from open_mcp_gateway.inbound.explaining import Questions
 from open_mcp_gateway.inbound.handlers import Handler, McpPoint, McpStream, OnCaller, Probe, Request
 from open_mcp_gateway.inbound.routes import ANY_KEY, PLACEHOLDERS, Open, Route, RouteKind
@@ -120,7 +120,7 @@ class OpenApi:
 def describe(routes: Iterable[Route[Handler]]) -> dict[str, Any]:
     """The OpenAPI document of a table."""
     known = [one for forms in ANSWERS.values() for one in _each(forms)]
-    wanted = [*_BODIES.values(), *known]
+    wanted = [*_BODIES.values(), *known, NotReady]
     found, schemas = msgspec.json.schema_components(wanted, ref_template=_REFS)
     named = dict(zip(map(repr, wanted), found, strict=True))
     # Items are read one by one, so the type of the whole says nothing of them. What is none has an
@@ -206,6 +206,8 @@ def _responses(
     found = {"201" if where in _CREATES else "200": done}
     if where == ("POST", "/admin/keys"):
         found["200"] = {**done, "description": "Done before, by the same request"}
+    if where == ("GET", "/ready"):
+        found["503"] = {"description": "Not ready", "content": _json(named[repr(NotReady)])}
     return {**found, "default": {"description": "Refused or failed", **error}}
 
 

@@ -6,6 +6,7 @@ There is no way back: a program that does not know a table cannot keep it right.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -80,8 +81,19 @@ _FIRST: Final = (
     "INSERT INTO auth_meta (id, rev, schema) VALUES (1, 0, 0)",
 )
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST,)
-"""In order; the n-th makes schema n. What was released is never changed, only added to."""
+_SECOND: Final = (
+    "CREATE TABLE auth_changes (rev BIGINT PRIMARY KEY, tag TEXT NOT NULL)",
+    "INSERT INTO auth_changes (rev, tag) SELECT rev, ? FROM auth_meta",
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _SECOND)
+"""In order; the n-th makes schema n. What was released is never changed, only added to.
+A ``?`` stands for a new tag."""
+
+
+def new_tag() -> str:
+    """Random, and no secret: tells two histories of a store apart."""
+    return secrets.token_hex(8)
 
 
 def migrate(
@@ -123,7 +135,7 @@ def migrate(
         return
     for step in migrations[found or 0 :]:
         for statement in step:
-            run(statement)
+            run(statement, [new_tag()] if "?" in statement else ())
     run("UPDATE auth_meta SET schema = ?", [newest])
 
 

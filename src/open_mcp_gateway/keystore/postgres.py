@@ -12,7 +12,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from open_mcp_gateway.errors import InvalidConfig, Problem, StoreUnavailable
-from open_mcp_gateway.keystore import sql
+from open_mcp_gateway.keystore import sql, uses
 from open_mcp_gateway.keystore.migrate import WHERE, Run, migrate, unusable
 from open_mcp_gateway.keystore.rows import Row, Value
 from open_mcp_gateway.keystore.store import StoreChanges, Transaction
@@ -146,7 +146,7 @@ class PostgresStore:
         self._watcher = _Session(address)
         self._closed = threading.Event()
         with self.reading() as run:
-            self._seen = sql.current_rev(run)
+            self._seen = sql.position(run)
 
     @contextmanager
     def changing(self) -> Iterator[Run]:
@@ -163,17 +163,17 @@ class PostgresStore:
     def announce(self, run: Run, rev: int) -> None:
         run("SELECT pg_notify(?, ?)", [CHANNEL, str(rev)])
 
-    def read(self, after_rev: int = -1) -> StoreChanges:
-        return sql.read(self, after_rev)
+    def read(self, after_rev: int = -1, tag: str | None = None) -> StoreChanges:
+        return sql.read(self, after_rev, tag)
 
     def transact(self, work: Callable[[Transaction], Result]) -> tuple[Result, StoreChanges]:
         return sql.transact(self, work)
 
     def note_use(self, used: Mapping[KeyId, float]) -> None:
-        sql.note_use(self, used)
+        uses.note_use(self, used)
 
     def used_since(self, after_s: float) -> Mapping[KeyId, float]:
-        return sql.used_since(self, after_s)
+        return uses.used_since(self, after_s)
 
     def wait_for_change(self, timeout_s: float) -> bool:
         for _ in range(max(1, math.ceil(timeout_s / POLL_S))):
@@ -191,9 +191,9 @@ class PostgresStore:
         return False
 
     def _moved(self, link: _Link) -> bool:
-        rev = int(_run(link, "SELECT rev FROM auth_meta WHERE id = 1")[0][0])
-        moved = rev != self._seen
-        self._seen = rev
+        found = sql.position(lambda statement, values=(): _run(link, statement, values))
+        moved = found != self._seen
+        self._seen = found
         return moved
 
     def close(self) -> None:

@@ -1,17 +1,20 @@
 """Records as rows of the database and back. Pure.
 
-A row that does not say clearly whose key it is, or what it is narrowed to, is no record: reading it
-fails, because whatever it might stand for could be more than was meant.
+A row that does not say clearly which record it is or whose is no record: reading it fails. One that
+does, but not what it grants, is a record that grants nothing and is marked as unusable: so it opens
+nothing, can be seen, and can be revoked, and no other record suffers from it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from ipaddress import ip_network
 from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from open_mcp_gateway.auth.principal import PLATFORM, Holder, Platform
 from open_mcp_gateway.auth.records import KeyRecord, Source, TenantRecord
@@ -43,7 +46,7 @@ _TENANT: Final = "tenant"
 
 
 class UnreadableRow(ValueError):
-    """A row that none of our versions wrote."""
+    """A row that none of our versions wrote, and of which nobody can say whose it is."""
 
 
 def holder_values(holder: Holder) -> tuple[str, str | None]:
@@ -78,21 +81,22 @@ def tenant_values(record: TenantRecord, rev: int) -> list[Value]:
 
 
 def tenant_of(row: Row) -> TenantRecord:
-    """Raises UnreadableRow."""
+    """Raises UnreadableRow: it is not said which one it is."""
     tenant_id, name, namespaces, disabled, deleted, created, rev = row
-    try:
-        return TenantRecord(
-            id=TenantId(tenant_id),
-            name=name,
-            namespaces=msgspec.json.decode(namespaces, type=tuple[Namespace, ...]),
-            disabled_at=_seconds(disabled),
-            deleted_at=_seconds(deleted),
-            created_at=_seconds(created),
-            source=Source.STORE,
-            rev=rev,
-        )
-    except (ValueError, TypeError):
-        raise UnreadableRow(f"tenant {tenant_id!r}") from None
+    read = _Reading()
+    record = TenantRecord(
+        id=TenantId(_identity("tenant", tenant_id)),
+        name=read("name", _text, name, ""),
+        namespaces=read("namespaces", _NAMESPACES.decode, namespaces, ()),
+        disabled_at=read("disabled_at", _seconds, disabled, None),
+        deleted_at=read("deleted_at", _seconds, deleted, 0.0),
+        created_at=read("created_at", _seconds, created, 0.0),
+        source=Source.STORE,
+        rev=_revision(f"tenant {tenant_id!r}", rev),
+    )
+    if not read.mistakes:
+        return record
+    return replace(record, disabled_at=record.disabled_at or 0.0, unusable=", ".join(read.mistakes))
 
 
 def key_values(record: KeyRecord, rev: int) -> list[Value]:
@@ -121,43 +125,79 @@ def key_values(record: KeyRecord, rev: int) -> list[Value]:
 
 
 def key_of(row: Row, digests: Iterable[bytes]) -> KeyRecord:
-    """Raises UnreadableRow."""
+    """Raises UnreadableRow: it is not said which one it is, or whose."""
     key_id, kind, tenant_id, name, role, scope, hint, ip_allow, metadata = row[:9]
     not_before, expires, disabled, revoked, reason = row[9:14]
     created, created_by, parent, last_used, rev = row[14:]
-    try:
-        return KeyRecord(
-            id=KeyId(key_id),
-            holder=_holder(kind, tenant_id),
-            name=name,
-            role=_same(role),
-            scope=_scope(scope),
-            digests=tuple(digests),
-            hint=hint,
-            ip_allow=None if ip_allow is None else _TEXTS.decode(ip_allow),
-            metadata=_METADATA.decode(metadata),
-            not_before=_seconds(not_before),
-            expires_at=_seconds(expires),
-            disabled_at=_seconds(disabled),
-            revoked_at=_seconds(revoked),
-            revoke_reason=reason,
-            created_at=_seconds(created),
-            created_by=_same(created_by),
-            parent=None if parent is None else KeyId(parent),
-            last_used_at=_seconds(last_used),
-            source=Source.STORE,
-            rev=rev,
-        )
-    except (ValueError, TypeError):
-        raise UnreadableRow(f"key {key_id!r}") from None
+    read = _Reading()
+    record = KeyRecord(
+        id=KeyId(_identity("key", key_id)),
+        holder=_holder(key_id, kind, tenant_id),
+        name=read("name", _text, name, ""),
+        role=read("role", _same, role, ""),
+        scope=read("scope", _scope, scope, _NOTHING),
+        digests=tuple(digests),
+        hint=read("hint", _text, hint, ""),
+        ip_allow=None if ip_allow is None else read("ip_allow", _networks, ip_allow, ()),
+        metadata=read("metadata", _METADATA.decode, metadata, {}),
+        not_before=read("not_before", _seconds, not_before, None),
+        expires_at=read("expires_at", _seconds, expires, 0.0),
+        disabled_at=read("disabled_at", _seconds, disabled, None),
+        revoked_at=read("revoked_at", _seconds, revoked, 0.0),
+        revoke_reason=read("revoke_reason", _text_or_none, reason, None),
+        created_at=read("created_at", _seconds, created, 0.0),
+        created_by=read("created_by", _same_or_none, created_by, None),
+        parent=read("parent", _parent, parent, None),
+        last_used_at=read("last_used_at", _seconds, last_used, None),
+        source=Source.STORE,
+        rev=_revision(f"key {key_id!r}", rev),
+    )
+    return _unusable(record, read.mistakes) if read.mistakes else record
+
+
+def _unusable(record: KeyRecord, mistakes: Iterable[str]) -> KeyRecord:
+    """Nothing of what it may have granted is left, and whoever writes it back as it is now writes
+    that: mending one column does not bring back what another one took away."""
+    return replace(
+        record,
+        scope=_NOTHING,
+        ip_allow=(),
+        disabled_at=record.disabled_at or 0.0,
+        unusable=", ".join(mistakes),
+    )
 
 
 _SCOPE: Final = msgspec.json.Decoder(ScopeText)
 _TEXTS: Final = msgspec.json.Decoder(tuple[str, ...])
 _METADATA: Final = msgspec.json.Decoder(dict[str, str])
+_NAMESPACES: Final = msgspec.json.Decoder(tuple[Namespace, ...])
+_NOTHING: Final = ScopeText(
+    permissions=(), namespaces=(), servers=(), tools=(), resources=(), prompts=()
+)
+
+_LONGEST_MS: Final = 2**53
+"""Of a moment; some hundred thousand years, which a float still holds to the millisecond."""
+
+Read = TypeVar("Read")
+Instead = TypeVar("Instead")
 
 
-_Text = TypeVar("_Text", str, None)
+class _Reading:
+    """Reads columns, and gathers the names of those that say nothing clear."""
+
+    __slots__ = ("mistakes",)
+
+    def __init__(self) -> None:
+        self.mistakes: list[str] = []
+
+    def __call__(
+        self, column: str, reader: Callable[[Any], Read], value: object, instead: Instead
+    ) -> Read | Instead:
+        try:
+            return reader(value)
+        except (ValueError, TypeError):
+            self.mistakes.append(column)
+            return instead
 
 
 # What many keys have in common is one object in memory, and read once.
@@ -165,20 +205,60 @@ _Text = TypeVar("_Text", str, None)
 
 @lru_cache(_KEPT)
 def _scope(text: str) -> ScopeText:
-    return _SCOPE.decode(text)
+    scope = _SCOPE.decode(text)
+    scope.compiled()
+    return scope
 
 
 @lru_cache(_KEPT)
-def _same(text: _Text) -> _Text:
-    return text
+def _networks(text: str) -> tuple[str, ...]:
+    networks = _TEXTS.decode(text)
+    for one in networks:
+        ip_network(one)
+    return networks
 
 
-def _holder(kind: object, tenant_id: object) -> Holder:
+@lru_cache(_KEPT)
+def _same(text: str) -> str:
+    return _text(text)
+
+
+def _same_or_none(text: str | None) -> str | None:
+    return None if text is None else _same(text)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    return value
+
+
+def _text_or_none(value: object) -> str | None:
+    return None if value is None else _text(value)
+
+
+def _parent(value: object) -> KeyId | None:
+    return None if value is None else KeyId(_text(value))
+
+
+def _identity(kind: str, value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise UnreadableRow(f"{kind} {value!r}")
+    return value
+
+
+def _revision(whose: str, value: object) -> int:
+    if not isinstance(value, int):
+        raise UnreadableRow(whose)
+    return value
+
+
+def _holder(key_id: object, kind: object, tenant_id: object) -> Holder:
     if kind == _PLATFORM and tenant_id is None:
         return PLATFORM
     if kind == _TENANT and isinstance(tenant_id, str) and tenant_id:
         return TenantId(_same(tenant_id))
-    raise UnreadableRow("holder")
+    raise UnreadableRow(f"key {key_id!r}")
 
 
 def _must_be_kept_here(source: Source, created_at: float | None, record_id: str) -> None:
@@ -194,5 +274,9 @@ def _moment(seconds: float | None) -> int | None:
     return None if seconds is None else milliseconds(seconds)
 
 
-def _seconds(moment: int | None) -> float | None:
-    return None if moment is None else moment / 1000
+def _seconds(moment: object) -> float | None:
+    if moment is None:
+        return None
+    if not isinstance(moment, int) or abs(moment) > _LONGEST_MS:
+        raise TypeError("not a moment")
+    return moment / 1000

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, Protocol, TypeVar, final
+
+from msgspec.structs import replace
 
 from open_mcp_gateway.auth.principal import Holder
 from open_mcp_gateway.auth.records import KeyRecord, TenantRecord
 from open_mcp_gateway.errors import Conflict, StoreUnavailable
+from open_mcp_gateway.keystore import history
 from open_mcp_gateway.keystore.migrate import MIGRATIONS, Run
 from open_mcp_gateway.keystore.rows import (
     KEY_COLUMNS,
@@ -240,42 +243,41 @@ def transact(
         if changes is None:
             return result, StoreChanges(rev=before)
         run("UPDATE auth_meta SET rev = ? WHERE id = 1", [changes.rev])
+        tag = history.add(run, changes.rev)
         database.announce(run, changes.rev)
-    return result, changes
+    return result, replace(changes, tag=tag)
 
 
-def read(database: Database, after_rev: int) -> StoreChanges:
-    """``KeyStore.read``."""
+def position(run: Run) -> tuple[int, str]:
+    """The revision that is in force, and its tag. Raises as ``current_rev``."""
+    rev = current_rev(run)
+    return rev, history.tag_of(run, rev)
+
+
+def read(
+    database: Database, after_rev: int, known_tag: str | None, *, everything: bool = False
+) -> StoreChanges:
+    """``KeyStore.read``; ``everything`` whatever is known."""
     with database.reading() as run:
-        rev = current_rev(run)
+        rev, tag = position(run)
+        rewritten = known_tag is not None and (
+            rev < after_rev or history.tag_of(run, after_rev) != known_tag
+        )
+        whole = everything or rewritten or after_rev < 0
+        since = [-1 if whole else after_rev]
         try:
-            tenants = _tenants(run, "rev > ?", [after_rev])
-            keys = _keys(run, "rev > ?", [after_rev])
+            tenants = _tenants(run, "rev > ?", since)
+            keys = _keys(run, "rev > ?", since)
         except UnreadableRow as unreadable:
             raise _unreadable(unreadable) from None
-    return StoreChanges(rev=rev, tenants=tuple(tenants), keys=tuple(keys))
-
-
-def note_use(database: Database, used: Mapping[KeyId, float]) -> None:
-    """``KeyStore.note_use``."""
-    if not used:
-        return
-    moments: Iterable[tuple[KeyId, int]] = [(one, milliseconds(at)) for one, at in used.items()]
-    with database.changing() as run:
-        for key_id, moment in moments:
-            run(
-                "UPDATE api_keys SET last_used_at = ?"
-                " WHERE id = ? AND (last_used_at IS NULL OR last_used_at < ?)",
-                [moment, key_id, moment],
-            )
-
-
-def used_since(database: Database, after_s: float) -> Mapping[KeyId, float]:
-    """``KeyStore.used_since``."""
-    statement = "SELECT id, last_used_at FROM api_keys WHERE last_used_at > ?"
-    with database.reading() as run:
-        rows = run(statement, [milliseconds(after_s)])
-    return {KeyId(key_id): moment / 1000 for key_id, moment in rows}
+    return StoreChanges(
+        rev=rev,
+        tag=tag,
+        tenants=tuple(tenants),
+        keys=tuple(keys),
+        whole=whole,
+        rewritten=rewritten,
+    )
 
 
 def _unreadable(row: UnreadableRow) -> StoreUnavailable:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, TypeVar, final
 
 from open_mcp_gateway.errors import InvalidConfig, StoreUnavailable
-from open_mcp_gateway.keystore import sql
+from open_mcp_gateway.keystore import sql, uses
 from open_mcp_gateway.keystore.migrate import Run, migrate, no_store, unusable
 from open_mcp_gateway.keystore.rows import Row, Value
 from open_mcp_gateway.keystore.store import StoreChanges, Transaction
@@ -85,7 +85,10 @@ class SqliteStore:
         self._warnings = warnings
         self._closed = threading.Event()
         self._opening = threading.Lock()
+        self._file_number = 0
         self._connect()
+        self._read_file_number = self._file_number
+        """What another file holds may be anything, so it is read from its beginning."""
 
     def _connect(self) -> None:
         self._file = _identity(self._path)
@@ -95,6 +98,7 @@ class SqliteStore:
         self._writer.run("PRAGMA synchronous = FULL")
         self._writer.run("PRAGMA foreign_keys = ON")
         self._seen = self._data_version()
+        self._file_number += 1
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -114,20 +118,25 @@ class SqliteStore:
     def announce(self, run: Run, rev: int) -> None:
         """SQLite itself counts the commits of others."""
 
-    def read(self, after_rev: int = -1) -> StoreChanges:
-        return sql.read(self, after_rev)
+    def read(self, after_rev: int = -1, tag: str | None = None) -> StoreChanges:
+        file_number = self._file_number
+        another = tag is not None and file_number != self._read_file_number
+        changes = sql.read(self, after_rev, tag, everything=another)
+        if changes.whole:
+            self._read_file_number = file_number
+        return changes
 
     def transact(self, work: Callable[[Transaction], Result]) -> tuple[Result, StoreChanges]:
         return sql.transact(self, work)
 
     def note_use(self, used: Mapping[KeyId, float]) -> None:
-        sql.note_use(self, used)
+        uses.note_use(self, used)
 
     def used_since(self, after_s: float) -> Mapping[KeyId, float]:
-        return sql.used_since(self, after_s)
+        return uses.used_since(self, after_s)
 
     def wait_for_change(self, timeout_s: float) -> bool:
-        if self._was_replaced():
+        if self._was_replaced() or self._file_number != self._read_file_number:
             return True
         for _ in range(max(1, math.ceil(timeout_s / POLL_S))):
             with self._watcher.lock, _failures_named():

@@ -23,8 +23,16 @@ class StoreChanges(Struct, frozen=True, kw_only=True):
     """Records as they are at revision ``rev``; revoked keys and deleted tenants stay as such."""
 
     rev: int
+    tag: str = ""
+    """Of the change that made this revision; another history has another one there."""
+
     tenants: tuple[TenantRecord, ...] = ()
     keys: tuple[KeyRecord, ...] = ()
+    whole: bool = False
+    """All there is, in place of whatever was known before."""
+
+    rewritten: bool = False
+    """What was known before is not what this store has been through: a backup was restored."""
 
 
 class Remembered(Struct, frozen=True, kw_only=True):
@@ -82,8 +90,12 @@ class KeyStore(Protocol):
     def warnings(self) -> tuple[str, ...]:
         """What an operator should mend, as it was when the store was opened."""
 
-    def read(self, after_rev: int = -1) -> StoreChanges:
-        """Everything that was written after a revision; everything there is by default."""
+    def read(self, after_rev: int = -1, tag: str | None = None) -> StoreChanges:
+        """Everything that was written after a revision; everything there is by default.
+
+        With the ``tag`` of that revision also everything there is where the store has another
+        history, or may have: see ``StoreChanges``.
+        """
 
     def transact(self, work: Callable[[Transaction], Result]) -> tuple[Result, StoreChanges]:
         """Run ``work`` as one change; what it raises undoes all of it. Gives its result and what it

@@ -80,23 +80,30 @@ class Follower:
             except StoreUnavailable as error:
                 self._fell_silent(error)
                 await anyio.sleep(PACE_S)
+            except (
+                Exception
+            ):  # a defect must not end the gateway; what it hides is as good as silent
+                if not self._silent:
+                    self._silent = True
+                    log.exception("changes of the key store cannot be put in force")
+                await anyio.sleep(PACE_S)
             else:
                 self._heard()
 
     async def _catch_up(self, limiter: CapacityLimiter) -> None:
-        after_rev = self._keys.rev
-        changes = await _in_thread(lambda: self._store.read(after_rev), limiter)
-        if changes.rev < after_rev:
+        after_rev, tag = self._keys.rev, self._keys.tag
+        changes = await _in_thread(lambda: self._store.read(after_rev, tag), limiter)
+        if changes.rewritten:
             log.warning(
                 "the key store went back in time: what was revoked since may open again",
                 extra={"rev": changes.rev, "rev_before": after_rev},
             )
-            everything = await _in_thread(self._store.read, limiter)
-            self._turn(self._keys.replace(everything))
+        if changes.whole:
+            self._turn(self._keys.replace(changes))
         elif changes.rev > after_rev:
             before = self._keys.keyring
-            self._keys.rev = changes.rev
             keyring = self._keys.take(changes)
+            self._keys.rev, self._keys.tag = changes.rev, changes.tag
             if keyring is not before:  # as it is after a change of this process itself
                 self._turn(keyring)
 
@@ -134,6 +141,8 @@ class Follower:
             except StoreUnavailable:
                 # Said by ``_follow``; what is not kept yet goes with the next attempt.
                 continue
+            except Exception:
+                log.exception("uses of keys are not kept")
 
     async def _exchange_uses(self, limiter: CapacityLimiter) -> None:
         now_s = self._clock.wall()

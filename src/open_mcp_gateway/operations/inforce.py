@@ -36,7 +36,7 @@ class KeysInForce:
     """One keyring of both sources; a configured tenant hides a stored one with its id.
 
     Raises, when it is made:
-        ValueError: a configured key is one of the store.
+        SameSecret: a configured key is one of the store.
     """
 
     def __init__(
@@ -52,14 +52,18 @@ class KeysInForce:
         self.rev = stored.rev
         """Everything up to this revision of the store is in force."""
 
+        self.tag = stored.tag
+        """Of that revision."""
+
         self._used: dict[KeyId, float] = {}
+        _say_unusable(stored)
         self.keyring = self._made(configured, stored.keys)
 
     def reconfigured(self, configured: Configured) -> Keyring:
         """What the keyring would be with another configuration.
 
         Raises:
-            ValueError: a configured key is one of the store.
+            SameSecret: a configured key is one of the store.
         """
         ring = self.keyring
         left_out = [one for one in self._keys.values() if one.id not in ring.keys]
@@ -92,8 +96,6 @@ class KeysInForce:
         keys = [one for one in changes.keys if _newer(one, self._keys.get(one.id))]
         if not (tenants or keys):
             return self.keyring
-        self._tenants.update((one.id, one) for one in tenants)
-        self._keys.update((one.id, one) for one in keys)
         free = _free(keys, self._configured)
         hidden = {one.id for one in self._configured.tenants}
         self.keyring = self.keyring.changed(
@@ -101,14 +103,19 @@ class KeysInForce:
             [one for one in tenants if one.id not in hidden],
             gone={one.id for one in keys} - {one.id for one in free},
         )
+        # Known only once it is in the keyring: what failed half way is taken anew.
+        self._tenants.update((one.id, one) for one in tenants)
+        self._keys.update((one.id, one) for one in keys)
+        _say_unusable(changes)
         return self.keyring
 
     def replace(self, stored: StoreChanges) -> Keyring:
         """The keyring with this in place of everything that was known of the store."""
         self._tenants = {one.id: one for one in stored.tenants}
         self._keys = {one.id: one for one in stored.keys}
-        self.rev = stored.rev
+        self.rev, self.tag = stored.rev, stored.tag
         self.keyring = self._made(self._configured, _free(stored.keys, self._configured))
+        _say_unusable(stored)
         return self.keyring
 
     def stores(self, key_id: KeyId) -> bool:
@@ -135,6 +142,23 @@ class KeysInForce:
 
     def _all_tenants(self, configured: Configured) -> dict[TenantId, TenantRecord]:
         return self._tenants | {one.id: one for one in configured.tenants}
+
+
+def _say_unusable(stored: StoreChanges) -> None:
+    for key in stored.keys:
+        if key.unusable and key.revoked_at is None:
+            mend = f"open-mcp-gateway keys revoke {key.id}"
+            log.error(
+                "a key of the store cannot be read and opens nothing",
+                extra={"key_id": key.id, "columns": key.unusable, "mend": mend},
+            )
+    for tenant in stored.tenants:
+        if tenant.unusable and tenant.deleted_at is None:
+            mend = f"open-mcp-gateway tenants patch {tenant.id}"
+            log.error(
+                "a tenant of the store cannot be read and reaches nothing",
+                extra={"tenant": tenant.id, "columns": tenant.unusable, "mend": mend},
+            )
 
 
 def _newer(one: KeyRecord | TenantRecord, known: KeyRecord | TenantRecord | None) -> bool:

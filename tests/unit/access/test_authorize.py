@@ -170,6 +170,7 @@ def test_the_words_of_a_decision() -> None:
         "the tool is one of the key's",
         "the tool is not one that the key denies",
         "the resource is one of the key's",
+        "the resource is named in full, or cannot step back out of what is named",
         "the prompt is one of the key's",
     ]
 

@@ -62,7 +62,7 @@ def test_it_is_measured() -> None:
     assert 0 < p50 <= p99
 
 
-@pytest.mark.long
+@pytest.mark.long("100,000 keys")
 def test_a_hundred_thousand_keys(capsys: pytest.CaptureFixture[str]) -> None:
     make = ring_of(100_000)
     gc.collect()

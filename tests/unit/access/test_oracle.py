@@ -56,7 +56,7 @@ def test_any_case(case: Case) -> None:
     assert decision.allowed is all(check.ok for check in decision.trail)
 
 
-@pytest.mark.long
+@pytest.mark.long("100,000 decisions")
 def test_very_many_cases() -> None:
     allowed = 0
     for case in random_cases(100_000):
@@ -118,7 +118,7 @@ def test_a_greater_role_never_takes(case: Case) -> None:
         assert_never_more(lesser, greater)
 
 
-@pytest.mark.long
+@pytest.mark.long("100,000 decisions")
 def test_no_restriction_ever_gives() -> None:
     for number, case in enumerate(random_cases(100_000)):
         member, keeps = _MEMBERS[number % len(_MEMBERS)], number % 5

@@ -124,7 +124,7 @@ def test_no_slip_makes_another_key() -> None:
     assert_no_mutant_passes(keys=5, at_least=20_000)
 
 
-@pytest.mark.long
+@pytest.mark.long("1,000,000 mutants")
 @pytest.mark.timeout(900)
 def test_no_slip_makes_another_key_of_many() -> None:
     assert_no_mutant_passes(keys=240, at_least=1_000_000)

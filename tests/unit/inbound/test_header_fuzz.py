@@ -178,7 +178,7 @@ async def test_twenty_thousand_heads() -> None:
     assert min(seen[status] for status in (400, 401, 403, 405)) > 250, seen
 
 
-@pytest.mark.long
+@pytest.mark.long("1,000,000 heads")
 @pytest.mark.timeout(1800)
 async def test_a_million_heads() -> None:
     seen = await _fuzz(1_000_000)

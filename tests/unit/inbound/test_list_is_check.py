@@ -116,7 +116,7 @@ async def test_lists_figures_and_details_are_what_is_decided() -> None:
         await check_world(seed)
 
 
-@pytest.mark.long
+@pytest.mark.long("1,000 worlds")
 async def test_lists_figures_and_details_are_what_is_decided_in_many_worlds() -> None:
     for seed in range(SHORT, SHORT + LONG):
         await check_world(seed)

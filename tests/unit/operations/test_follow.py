@@ -48,13 +48,13 @@ class Wavering:
             error.add_note("it is away")
             raise error
 
-    def read(self, after_rev: int = -1) -> StoreChanges:
+    def read(self, after_rev: int = -1, tag: str | None = None) -> StoreChanges:
         self._here()
         self.reads += 1
         if self.reads_fail:
             self.reads_fail -= 1
             raise StoreUnavailable("A record of the key store cannot be read.")
-        return self.inner.read(after_rev)
+        return self.inner.read(after_rev, tag)
 
     def transact(self, work: Callable[[Transaction], Result]) -> tuple[Result, StoreChanges]:
         return self.inner.transact(work)
@@ -188,6 +188,28 @@ async def test_a_store_that_went_back_in_time_is_read_anew_and_said(
     assert "went back in time" in caplog.text
 
 
+@pytest.mark.parametrize("more", [0, 1, 5])
+async def test_another_history_is_noticed_at_any_revision(
+    store: Wavering, others: Callable[..., None], caplog: pytest.LogCaptureFixture, more: int
+) -> None:
+    """A backup that went on by itself, to the known revision and beyond."""
+    others(a_key("k"))
+    others(a_key("k", revoked_at=NOW_S))
+    async with following(store) as watched:
+        earlier = new_store()
+        earlier.transact(put(a_key("k")))
+        for number in range(more + 1):
+            earlier.transact(put(a_key(f"other-{number}")))
+        store.inner = earlier
+        earlier.note_use({a_key("k").id: NOW_S})
+        await until(lambda: watched.known("other-0"))
+        found = watched.known("k")
+        assert found is not None
+        assert found.revoked_at is None
+        assert watched.keys.rev == 2 + more
+    assert "went back in time" in caplog.text
+
+
 async def test_a_silence_is_said_once_and_so_is_its_end(
     store: Wavering, others: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -231,6 +253,33 @@ async def test_news_that_could_not_be_read_are_read_later(
         others(a_key("k"))
         await until(lambda: watched.known("k"))
         assert store.reads_fail == 0
+
+
+async def test_a_defect_ends_nothing_and_hides_nothing(
+    store: Wavering,
+    others: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What no version of ours foresaw: news that cannot be put in force. The keys of the store open
+    nothing then, and are in force as soon as that is over."""
+    broken = True
+    made = Keyring.changed
+
+    def change(*given: Any, **named: Any) -> Keyring:
+        if broken:
+            raise RuntimeError("a defect")
+        return made(*given, **named)
+
+    monkeypatch.setattr(Keyring, "changed", change)
+    async with following(store) as watched:
+        others(a_key("k"))
+        await until(lambda: watched.lost == [True])
+        broken = False
+        await until(lambda: watched.lost == [True, False])
+        assert watched.known("k")
+    said = [one.message for one in caplog.records if one.name == follow.__name__]
+    assert said.count("changes of the key store cannot be put in force") == 1
 
 
 async def test_a_store_that_hangs_is_lost_too(store: Wavering) -> None:

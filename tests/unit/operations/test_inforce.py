@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from open_mcp_gateway.access.keyring import Keyring
 from open_mcp_gateway.access.policy import ROLES, platform_admin
 from open_mcp_gateway.auth.apikeys import digest_of
+from open_mcp_gateway.auth.identify import SameSecret
 from open_mcp_gateway.auth.principal import PLATFORM, Holder, Permission
 from open_mcp_gateway.auth.records import KeyRecord, Source, TenantRecord
 from open_mcp_gateway.errors import WrongKey
@@ -112,7 +113,7 @@ def test_roles_of_a_reload_hold_for_stored_keys() -> None:
 
 def test_a_configured_key_with_the_secret_of_a_stored_one_is_refused_at_the_start() -> None:
     same = replace(ROOT, digests=(digest_of(b"s"),))
-    with pytest.raises(ValueError, match="the same key"):
+    with pytest.raises(SameSecret, match="the same key"):
         KeysInForce(Configured(keys=(same,)), now, written(1, key("s")))
 
 
@@ -121,7 +122,7 @@ def test_and_by_a_reload_which_changes_nothing(roles: dict[str, frozenset[Permis
     keys = KeysInForce(Configured(keys=(ROOT,)), now, written(1, key("s")))
     before = keys.keyring
     same = replace(ROOT, id=KeyId("config:same"), digests=(digest_of(b"s"),))
-    with pytest.raises(ValueError, match="the same key"):
+    with pytest.raises(SameSecret, match="the same key"):
         keys.reconfigured(Configured(keys=(ROOT, same), roles=roles))
     assert keys.keyring is before
     assert (who(before, "root"), who(before, "s")) == (ROOT.id, "key_s")
@@ -216,3 +217,20 @@ def test_the_latest_use_that_anybody_noted_is_what_is_shown() -> None:
     keys.note_uses({stored.id: 4.0, key("t").id: 6.0})
     assert (keys.last_used_s(stored), keys.last_used_s(key("t"))) == (5.0, 6.0)
     assert keys.last_used_s(ROOT) is None
+
+
+def test_a_record_that_cannot_be_read_is_said_with_its_mend(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bad = key("bad", unusable="scope", disabled_at=0.0)
+    gone = key("gone", unusable="scope", revoked_at=0.0)
+    with caplog.at_level(logging.ERROR):
+        KeysInForce(Configured(), now, written(1, bad, gone))
+        keys = KeysInForce(Configured(), now)
+        keys.take(written(1, bad, gone))
+        keys.replace(written(1, bad))
+    assert {one.message for one in caplog.records} == {
+        "a key of the store cannot be read and opens nothing"
+    }
+    assert [one.__dict__["key_id"] for one in caplog.records] == [bad.id] * 3
+    assert caplog.records[0].__dict__["mend"] == f"open-mcp-gateway keys revoke {bad.id}"

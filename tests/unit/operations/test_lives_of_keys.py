@@ -345,7 +345,7 @@ def test_lives_of_keys() -> None:
     lives(25, 25)
 
 
-@pytest.mark.long
+@pytest.mark.long("2,000 lives of 50 steps")
 @pytest.mark.timeout(3600)
 def test_two_thousand_lives_of_keys() -> None:
     lives(FULL, 50)

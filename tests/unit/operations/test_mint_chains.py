@@ -127,7 +127,7 @@ def test_no_child_can_do_more_than_its_parent() -> None:
     assert check_chains(1, SHORT // DEPTH) > SHORT // 5
 
 
-@pytest.mark.long
+@pytest.mark.long("100,000 keys in chains of 5")
 @pytest.mark.timeout(1800)
 def test_no_child_of_many_can_do_more_than_its_parent() -> None:
     assert check_chains(2, LONG // DEPTH) > LONG // 5
