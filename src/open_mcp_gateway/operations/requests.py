@@ -157,10 +157,20 @@ def read_body(body: bytes | msgspec.Raw, form: type[Body]) -> Body:
         raise MalformedMessage("the body is not JSON") from None
 
 
+_UNSEEN: Final = re.compile(
+    "  |[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
+    "\U000e0100-\U000e01ef]"
+)
+"""What leaves no mark though it counts as printable: two blanks in a row, fillers and variation
+selectors (Unicode's Default_Ignorable_Code_Point), and the empty Braille cell."""
+
+
 def check_name(name: str) -> str:
     """``name`` if it can be the name of a key. Raises InvalidRequest."""
     if not name.strip():
         raise InvalidRequest("`name` must not be blank")
+    if name != name.strip() or _UNSEEN.search(name) is not None:
+        raise InvalidRequest("`name` must not differ from another by what nobody can see")
     return check_shown(name, "name")
 
 
