@@ -180,7 +180,7 @@ def check_loss(
         finally:
             give_back()
         looking.until("caller", BACK_S)
-    assert one.log("the key store answers again")
+    wait_until(lambda: one.log("the key store answers again"), "it was said")
     office(one).revoke(key)
 
 
@@ -237,8 +237,8 @@ def test_one_row_that_nobody_can_read_ends_no_gateway(tmp_path: Path, place: Pla
             looking.until(None)
         with eye(two, good) as looking:
             assert looking.role() == "caller"
-        (said,) = two.log("a key of the store cannot be read and opens nothing")
-        assert said["key_id"] == bad.id
+        text = "a key of the store cannot be read and opens nothing"
+        wait_until(lambda: [one["key_id"] for one in two.log(text)] == [bad.id], "it was said")
     with gateways(tmp_path, place, 1) as (again,):
         with eye(again, bad) as looking:
             assert looking.role() is None
