@@ -13,10 +13,11 @@ from msgspec import Struct
 
 from open_mcp_gateway.auth.principal import Principal
 from open_mcp_gateway.auth.records import NEVER_S
-from open_mcp_gateway.auth.scope import beyond
+from open_mcp_gateway.auth.scope import UNNARROWED, Scope, beyond
 from open_mcp_gateway.errors import Escalation
 
-_NARROWED: Final = ("namespaces", "servers", "tools", "resources", "prompts")
+_CALLS: Final = ("servers", "tools", "resources", "prompts")
+"""What limits calls within a namespace, beside ``deny_tools``."""
 
 
 class Rights(Struct, frozen=True, kw_only=True):
@@ -42,12 +43,7 @@ def excess(giver: Rights, given: Rights) -> tuple[str, ...]:
     if not mine.governs(theirs.holder):
         over.append("tenant: not the caller's own")
     over += [f"permissions: {one}" for one in effective(theirs) if one not in effective(mine)]
-    for member in _NARROWED:
-        surplus = beyond(getattr(theirs.scope, member), getattr(mine.scope, member))
-        over += [f"{member}: {one}" for one in surplus]
-    # Of what is denied the child must deny as much or more.
-    missing = beyond(mine.scope.deny_tools, theirs.scope.deny_tools)
-    over += [f"deny_tools: {one} is not denied" for one in missing]
+    over += _surplus(mine.scope, theirs.scope, ("namespaces", *_CALLS))
     if _end_s(given) > _end_s(giver):
         over.append("expires_at: after the caller's own")
     over += [f"ip_allow: {one}" for one in _outside(given.ip_allow, giver.ip_allow)]
@@ -59,6 +55,23 @@ def check_subset(giver: Rights, given: Rights) -> None:
     over = excess(giver, given)
     if over:
         raise Escalation("A key cannot give more than it has", excess=over)
+
+
+def calls_kept_from(giver: Principal) -> tuple[str, ...]:
+    """What keys of a tenant may call in its namespaces beyond ``giver``, since no tenant can be
+    narrowed as a key can; empty if ``giver`` may call everything there."""
+    return tuple(_surplus(giver.scope, UNNARROWED, _CALLS))
+
+
+def _surplus(mine: Scope, theirs: Scope, members: tuple[str, ...]) -> list[str]:
+    over = [
+        f"{member}: {one}"
+        for member in members
+        for one in beyond(getattr(theirs, member), getattr(mine, member))
+    ]
+    # Of what is denied the child must deny as much or more.
+    missing = beyond(mine.deny_tools, theirs.deny_tools)
+    return over + [f"deny_tools: {one} is not denied" for one in missing]
 
 
 def _end_s(rights: Rights) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import anyio
@@ -19,7 +18,6 @@ from open_mcp_gateway.errors import (
     Conflict,
     Denied,
     Escalation,
-    GatewayError,
     InvalidRequest,
     NotConfigured,
     NotFound,
@@ -28,9 +26,8 @@ from open_mcp_gateway.errors import (
 )
 from open_mcp_gateway.operations.listing import Filters
 from open_mcp_gateway.operations.requests import KeyImport, TenantCreate, TenantPatch
-from tests.unit.operations.desk import REQUEST, ROOT, A, Desk
+from tests.unit.operations.desk import REQUEST, A, Desk, refused, tell
 
-Story = Callable[[Desk], Awaitable[None]]
 DAY_S = 86400.0
 
 LOSSES: Final[tuple[dict[str, Any], ...]] = (
@@ -42,19 +39,6 @@ LOSSES: Final[tuple[dict[str, Any], ...]] = (
     {"not_before": "2100-01-01T00:00:00Z"},
 )
 """Changes after which a key is no administrator, or not for long."""
-
-
-def tell(story: Story, *, store: bool = True) -> Desk:
-    desk = Desk(ROOT, store=store)
-    anyio.run(story, desk)
-    return desk
-
-
-async def refused(kind: type[GatewayError], code: str, doing: Awaitable[object]) -> str:
-    with pytest.raises(kind) as raised:
-        await doing
-    assert raised.value.code == code
-    return raised.value.public
 
 
 def test_a_made_key_opens_before_its_answer_and_shows_no_secret() -> None:
