@@ -9,10 +9,12 @@ from typing import TypeVar
 from msgspec import Struct
 
 from open_mcp_gateway.access.policy import (
+    ADMIN_ROLE,
     API_KEY_ID,
     KEY_ROLE,
     TENANT_ROLE,
     Roles,
+    may_have,
     platform_admin,
 )
 from open_mcp_gateway.auth.records import KeyRecord, TenantRecord
@@ -201,7 +203,10 @@ class _Access:
 
     def _role(self, node: Mapping, default: str) -> str:
         def rule(text: str) -> str | None:
-            return words.wrong_choice(text, self.roles, "role")
+            if text == ADMIN_ROLE:
+                return "is for keys of the platform alone; write tenant-admin"
+            known = [one for one in self.roles if may_have(TenantId(""), one)]
+            return words.wrong_choice(text, known, "role")
 
         return self._word(node, "role", rule) or default
 

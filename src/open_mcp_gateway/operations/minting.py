@@ -1,7 +1,8 @@
 """No key gives more than it has: the one rule, over values. Pure.
 
 What is compared are the written narrowings, not what they come to at the moment: a tenant that is
-given another namespace later must not make a child wider than its parent.
+given another namespace later, or a role another permission, must not make a child wider than its
+parent.
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ def excess(giver: Rights, given: Rights) -> tuple[str, ...]:
     if not mine.governs(theirs.holder):
         over.append("tenant: not the caller's own")
     over += [f"permissions: {one}" for one in effective(theirs) if one not in effective(mine)]
-    over += _surplus(mine.scope, theirs.scope, ("namespaces", *_CALLS))
+    over += _surplus(mine.scope, theirs.scope, ("permissions", "namespaces", *_CALLS))
     if _end_s(given) > _end_s(giver):
         over.append("expires_at: after the caller's own")
-    over += [f"ip_allow: {one}" for one in _outside(given.ip_allow, giver.ip_allow)]
-    return tuple(over)
+    over += [f"ip_allow: {one}" for one in outside(given.ip_allow, giver.ip_allow)]
+    return tuple(dict.fromkeys(over))
 
 
 def check_subset(giver: Rights, given: Rights) -> None:
@@ -55,6 +56,14 @@ def check_subset(giver: Rights, given: Rights) -> None:
     over = excess(giver, given)
     if over:
         raise Escalation("A key cannot give more than it has", excess=over)
+
+
+def check_below(giver: Rights, held: Rights) -> None:
+    """Raises Escalation if a key that is to be changed or revoked has what ``giver`` has not: who
+    is narrowed would shut out those who narrowed it."""
+    over = excess(giver, held)
+    if over:
+        raise Escalation("A key cannot change one that has more than it", excess=over)
 
 
 def calls_kept_from(giver: Principal) -> tuple[str, ...]:
@@ -78,7 +87,7 @@ def _end_s(rights: Rights) -> float:
     return NEVER_S if rights.expires_at is None else rights.expires_at
 
 
-def _outside(inner: tuple[str, ...] | None, outer: tuple[str, ...] | None) -> list[str]:
+def outside(inner: tuple[str, ...] | None, outer: tuple[str, ...] | None) -> list[str]:
     """The networks of ``inner`` that are not within one of ``outer``."""
     if outer is None:
         return []

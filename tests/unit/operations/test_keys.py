@@ -35,6 +35,8 @@ LOSSES: Final[tuple[dict[str, Any], ...]] = (
     {"role": "auditor"},
     {"scope": {"tools": []}},
     {"ip_allow": []},
+    {"ip_allow": ["10.0.0.0/8"]},
+    {"ip_allow": ["127.0.0.0/8", "::1/128"]},
     {"expires_at": "2100-01-01T00:00:00Z"},
     {"not_before": "2100-01-01T00:00:00Z"},
 )
@@ -276,6 +278,22 @@ def test_the_last_administrator_stays() -> None:
         await desk.patch(second, first, disabled=False)
         await desk.revoke(first, second)
         await refused(Conflict, "last_admin", desk.revoke(second, second))
+
+    tell(story)
+
+
+def test_the_networks_of_the_last_administrator_only_grow() -> None:
+    async def story(desk: Desk) -> None:
+        made = await desk.make(name="first", role="admin", ip_allow=["10.0.0.0/8", "fd00::/8"])
+        first = made.record.id
+        ring = desk.ring
+        desk.ring = type(ring)(ring.tenants.values(), desk.stored.values(), desk.clock.wall)
+        less = desk.patch(first, first, ip_allow=["10.0.0.0/8"])
+        await refused(Conflict, "last_admin", less)
+        await desk.patch(first, first, ip_allow=["fd00::/8", "10.0.0.0/8"], name="f")
+        second = (await desk.make(first, name="second", role="admin", ip_allow=["fd00::/8"])).record
+        await desk.patch(first, first, ip_allow=["10.1.0.0/16"])
+        assert desk.stored[second.id].ip_allow == ("fd00::/8",)
 
     tell(story)
 
