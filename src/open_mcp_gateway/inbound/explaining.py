@@ -11,7 +11,6 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 from open_mcp_gateway.access.authorize import Item, Kind, require
 from open_mcp_gateway.access.explain import Explanation, Question, Subject, explain
 from open_mcp_gateway.access.keyring import Keyring
-from open_mcp_gateway.access.policy import may_have
 from open_mcp_gateway.auth.identify import ANONYMOUS_ROLE
 from open_mcp_gateway.auth.principal import Holder, Permission, Principal
 from open_mcp_gateway.auth.records import KeyRecord
@@ -142,9 +141,8 @@ def _might_be(asker: Principal, about: As, keyring: Keyring) -> Subject:
         tenant = keyring.tenants.get(holder)
         if tenant is None or tenant.deleted_at is not None or not asker.governs(holder):
             raise NotFound(f"Tenant '{about.tenant[:_SHOWN_CHARS]}' not found")
-    roles = sorted(one for one in keyring.roles if may_have(holder, one))
-    if role not in roles:
-        known = ", ".join(roles)
+    if role not in keyring.roles:
+        known = ", ".join(sorted(keyring.roles))
         raise InvalidRequest(f"'{role[:_SHOWN_CHARS]}' is no role; the roles are {known}")
     record = KeyRecord(id=KeyId("as"), holder=holder, name="", role=role, digests=())
     return Subject(keyring.principal(record), record.scope)

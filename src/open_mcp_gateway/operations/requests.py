@@ -11,6 +11,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from open_mcp_gateway.access.policy import KEY_ROLE
+from open_mcp_gateway.auth.patterns import SCOPE_RULES, wrong_ends
 from open_mcp_gateway.auth.scope import ScopeText
 from open_mcp_gateway.errors import InvalidRequest, MalformedMessage
 from open_mcp_gateway.names import NAMESPACE, TENANT_ID, TenantId
@@ -22,6 +23,7 @@ _MAX_LISTED: Final = 1000
 """Of patterns, networks or namespaces in one list: every key is kept in memory."""
 
 _MAX_TEXT_CHARS: Final = 500
+_SHOWN_CHARS: Final = 100
 _MAX_PERIOD_S: Final = 100 * 365 * 86400
 PERIOD: Final = re.compile(r"([1-9][0-9]{0,8})([smhd])", re.ASCII)
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -164,13 +166,14 @@ def check_shown(text: str, member: str) -> str:
 
 
 def check_scope(scope: ScopeText) -> ScopeText:
-    """``scope`` if all its patterns are. Raises InvalidRequest."""
-    for member in scope.__struct_fields__:
-        _check_list(getattr(scope, member), f"scope.{member}")
-    try:
-        scope.compiled()
-    except ValueError as error:
-        raise InvalidRequest(f"`scope`: {error}") from None
+    """``scope`` if each of its patterns is one, and can fit something. Raises InvalidRequest."""
+    for member, rule in SCOPE_RULES.items():
+        patterns: tuple[str, ...] | None = getattr(scope, member)
+        _check_list(patterns, f"scope.{member}")
+        for one in patterns or ():
+            mistake = wrong_ends(one) or rule(one)
+            if mistake is not None:
+                raise InvalidRequest(f"`scope.{member}`: {one[:_SHOWN_CHARS]!r} {mistake}")
     return scope
 
 

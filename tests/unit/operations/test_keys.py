@@ -140,6 +140,20 @@ def test_patch_keeps_what_is_absent_and_clears_what_is_null() -> None:
         {"limits": {"rpm": 1}},
         {"scope": {"tool": []}},
         {"scope": {"tools": ["a*b"]}},
+        {"scope": {"tools": [" "]}},
+        {"scope": {"tools": [""]}},
+        {"scope": {"deny_tools": ["drop"]}},
+        {"scope": {"deny_tools": ["prod-a.drop"]}},
+        {"scope": {"deny_tools": ["prod-a/drop "]}},
+        {"scope": {"deny_tools": ["prod a/drop"]}},
+        {"scope": {"deny_tools": ["/drop"]}},
+        {"scope": {"deny_tools": ["prod a*"]}},
+        {"scope": {"resources": ["r"]}},
+        {"scope": {"prompts": ["p"]}},
+        {"scope": {"permissions": ["mcp:cal"]}},
+        {"scope": {"servers": ["x y"]}},
+        {"scope": {"servers": ["x/y"]}},
+        {"scope": {"namespaces": ["Prod"]}},
         {"ip_allow": ["10.0.0.1/8"]},
         {"expires_at": "2001-01-01T00:00:00Z"},
         {"expires_at": "2100-01-01T00:00:00"},
@@ -178,6 +192,19 @@ def test_what_a_new_key_is_not(members: dict[str, Any]) -> None:
         text = await refused(InvalidRequest, "invalid_request", desk.make(**members))
         assert "limits" not in members or "not enforced" in text
         assert not desk.stored
+
+    tell(story)
+
+
+def test_a_pattern_that_can_fit_nothing_is_named_with_its_mend() -> None:
+    async def story(desk: Desk) -> None:
+        doing = desk.make(scope={"tools": ["s/*"], "deny_tools": ["s/a", "drop"]})
+        text = await refused(InvalidRequest, "invalid_request", doing)
+        mend = "write server/name, server/beginning* or server/*"
+        assert text == f"`scope.deny_tools`: 'drop' can fit nothing; {mend}"
+        assert not desk.stored
+        fine = {"deny_tools": ["s/a", "s/b*", "s/*", "s*", "*"], "permissions": ["mcp:*"]}
+        await desk.make(scope=fine)
 
     tell(story)
 
