@@ -15,6 +15,7 @@ from open_mcp_gateway.auth.patterns import SCOPE_RULES, wrong_ends
 from open_mcp_gateway.auth.scope import ScopeText
 from open_mcp_gateway.errors import InvalidRequest, MalformedMessage
 from open_mcp_gateway.names import NAMESPACE, TENANT_ID, TenantId
+from open_mcp_gateway.protocol.members import check_members
 from open_mcp_gateway.secrecy import Secretive
 
 MAX_IMPORTED: Final = 1000
@@ -129,10 +130,11 @@ def read_body(body: bytes | msgspec.Raw, form: type[Body]) -> Body:
 
     Raises:
         MalformedMessage: it is not JSON.
-        InvalidRequest: it is not what is asked for; says where.
+        InvalidRequest: it is not what is asked for, or has a member twice; says where. Of an
+            import the items are left to be read by themselves.
     """
     try:
-        return msgspec.json.decode(body, type=form)
+        found = msgspec.json.decode(body, type=form)
     except msgspec.ValidationError as error:
         text = str(error)
         if "unknown field `limits`" in text:
@@ -141,6 +143,8 @@ def read_body(body: bytes | msgspec.Raw, form: type[Body]) -> Body:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # Without the cause, which can hold a part of the body.
         raise MalformedMessage("the body is not JSON") from None
+    check_members(bytes(body), deep=form is not KeyImport)
+    return found
 
 
 def check_name(name: str) -> str:
