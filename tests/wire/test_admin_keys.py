@@ -138,6 +138,54 @@ def test_a_wrong_tenant_id_is_told_in_words(front: Face) -> None:
     assert "Expected 1 to 64 of A-Z" in told(answer, 400)["message"]
 
 
+DIGEST: Final = "sha256:" + "01" * 32
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/admin/keys", '{"name":"k","role":"viewer","role":"admin"}'),
+        ("POST", "/admin/keys", '{"name":"k","role":"viewer","r\\u006fle":"admin"}'),
+        ("POST", "/admin/keys", '{"name":"k","scope":{"tools":[],"tools":["*"]}}'),
+        ("POST", "/admin/keys", '{"name":"k","metadata":{"a":"1","a":"2"}}'),
+        ("PATCH", "/admin/keys/key_x", '{"disabled":true,"disabled":false}'),
+        ("PATCH", "/admin/keys/key_x", '{"scope":{"servers":[],"servers":["*"]}}'),
+        ("POST", "/admin/keys/verify", '{"key":"a","key":"b"}'),
+        ("POST", "/admin/keys/import", '{"keys":[{}],"keys":[{}]}'),
+        ("POST", "/admin/tenants", '{"id":"t","namespaces":[],"namespaces":["n"]}'),
+        ("PATCH", "/admin/tenants/t", '{"disabled":true,"disabled":false}'),
+        ("POST", "/auth/explain", '{"action":"mcp:call","action":"keys:read"}'),
+        ("POST", "/auth/explain", '{"checks":[{"action":"mcp:call","action":"keys:read"}]}'),
+        ("POST", "/auth/explain", '{"action":"mcp:call","as":{"role":"admin","role":"viewer"}}'),
+    ],
+)
+def test_no_member_counts_twice(front: Face, method: str, path: str, body: str) -> None:
+    verb = method.encode()
+    raw = request(path.encode(), AUTH, JSON, method=verb, body=body.encode())
+    assert "twice" in told(front.ask(raw, verb), 400)["message"]
+
+
+def test_a_member_twice_in_an_import_is_one_items_mistake(front: Face) -> None:
+    items = f'{{"name":"a","name":"b","hash":"{DIGEST}"}},{{"name":"c","hash":"{DIGEST}"}}'
+    body = f'{{"keys":[{items}]}}'.encode()
+    raw = request(b"/admin/keys/import", AUTH, JSON, method=b"POST", body=body)
+    done = told(front.ask(raw), 200)["data"]
+    assert [one["status"] for one in done] == [400, 201]
+
+
+def test_headers_that_a_change_hangs_on_come_once(front: Face) -> None:
+    once = (b"Idempotency-Key", b"a")
+    told(make(front, once, (b"Idempotency-Key", b"b")), 400)
+    told(make(front, once, once), 400)
+    made = told(make(front), 201)
+    where = f"/admin/keys/{made['id']}"
+    seen = (b"If-Match", f'"{made["rev"]}"'.encode())
+    for method, body in (("PATCH", {"name": "x"}), ("DELETE", None)):
+        told(ask(front, method, where, body, seen, (b"If-Match", b'"other"')), 400)
+        told(ask(front, method, where, body, seen, (b"If-Match", b"*")), 400)
+    told(ask(front, "DELETE", where, None, seen), 200)
+
+
 def test_moments_that_no_text_can_say_hurt_nobody(front: Face) -> None:
     """One such key would take the whole list from everybody."""
     made = told(

@@ -12,7 +12,7 @@ from typing import TypeVar, final
 from open_mcp_gateway.access.policy import ROLES, Roles, holding_of, principal_of
 from open_mcp_gateway.auth.identify import Holding, Identifier, Reason
 from open_mcp_gateway.auth.principal import Platform, Principal
-from open_mcp_gateway.auth.records import KeyRecord, TenantRecord
+from open_mcp_gateway.auth.records import KeyRecord, Source, TenantRecord
 from open_mcp_gateway.names import KeyId, TenantId
 
 Id = TypeVar("Id")
@@ -23,7 +23,7 @@ Record = TypeVar("Record")
 class Keyring:
     """All keys with what each may do. SameSecret if two keys share one."""
 
-    __slots__ = ("identifier", "keys", "roles", "tenants")
+    __slots__ = ("configured", "identifier", "keys", "roles", "tenants")
 
     def __init__(
         self,
@@ -35,6 +35,9 @@ class Keyring:
     ) -> None:
         self.tenants: dict[TenantId, TenantRecord] = {one.id: one for one in tenants}
         self.keys: dict[KeyId, KeyRecord] = {one.id: one for one in keys}
+        self.configured = _of_configuration(self.keys.values())
+        """Those keys that are not of the store: a few among very many."""
+
         self.roles = roles
         self.identifier = Identifier(self._holdings(self.keys.values()), now)
 
@@ -59,6 +62,10 @@ class Keyring:
         if touched:
             affected |= {one.id: one for one in other.keys.values() if one.holder in touched}
         before = [self.keys[key_id] for key_id in (*affected, *gone) if key_id in self.keys]
+        other.configured = self.configured
+        left = [self.keys[one] for one in gone if one in self.keys]
+        if _of_configuration((*left, *new_keys.values())):
+            other.configured = _of_configuration(other.keys.values())
         old = [digest for record in before for digest in record.digests]
         other.identifier = self.identifier.changed(old, other._holdings(affected.values()))
         return other
@@ -82,6 +89,10 @@ class Keyring:
         for record in self.keys.values():
             if isinstance(record.holder, Platform) and record.status(now_s) == "active":
                 yield record
+
+
+def _of_configuration(keys: Iterable[KeyRecord]) -> tuple[KeyRecord, ...]:
+    return tuple(one for one in keys if one.source is Source.CONFIG)
 
 
 def _changed(

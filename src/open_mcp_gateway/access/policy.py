@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from open_mcp_gateway.auth.identify import ALWAYS_S, Holding, Reason
-from open_mcp_gateway.auth.principal import PLATFORM, Permission, Platform, Principal
+from open_mcp_gateway.auth.principal import PLATFORM, Holder, Permission, Platform, Principal
 from open_mcp_gateway.auth.records import KeyRecord, Source, TenantRecord
 from open_mcp_gateway.auth.scope import EVERYTHING, Everything
 from open_mcp_gateway.names import KeyId, Namespace, TenantId
@@ -65,6 +65,12 @@ _KEPT: Final = 4096
 
 Roles: TypeAlias = Mapping[str, frozenset[Permission]]
 Tenants: TypeAlias = Mapping[TenantId, TenantRecord]
+
+
+def may_have(holder: Holder, role: str) -> bool:
+    """Whether keys of ``holder`` can be given ``role``: one of a tenant that is called an admin
+    would be none."""
+    return role != ADMIN_ROLE or isinstance(holder, Platform)
 
 
 def platform_admin(digest: bytes, key_id: KeyId = API_KEY_ID) -> KeyRecord:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from open_mcp_gateway.access.policy import ROLES, Roles
+from open_mcp_gateway.auth.patterns import wrong_permission
 from open_mcp_gateway.auth.principal import Permission
-from open_mcp_gateway.config.words import read_words, wrong_name, wrong_permission
+from open_mcp_gateway.config.words import read_words, wrong_name
 from open_mcp_gateway.document.convert import Reader
 from open_mcp_gateway.document.tree import Mapping
 from open_mcp_gateway.errors import Problem

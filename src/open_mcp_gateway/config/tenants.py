@@ -9,12 +9,15 @@ from typing import TypeVar
 from msgspec import Struct
 
 from open_mcp_gateway.access.policy import (
+    ADMIN_ROLE,
     API_KEY_ID,
     KEY_ROLE,
     TENANT_ROLE,
     Roles,
+    may_have,
     platform_admin,
 )
+from open_mcp_gateway.auth.patterns import SCOPE_RULES, Rule
 from open_mcp_gateway.auth.records import KeyRecord, TenantRecord
 from open_mcp_gateway.auth.scope import ScopeText, selection
 from open_mcp_gateway.catalog.check import wrong_namespace
@@ -28,16 +31,15 @@ from open_mcp_gateway.errors import Problem
 from open_mcp_gateway.names import TENANT_ID, KeyId, Namespace, TenantId
 
 TENANT_FIELDS = ("id", *KEY_FIELDS, "namespaces", "role", "name", "keys")
-_SCOPE: dict[str, words.Rule] = {
-    "permissions": words.wrong_permissions,
-    "namespaces": words.wrong_pattern,
-    "servers": words.wrong_pattern,
-    "tools": words.wrong_item,
-    "deny_tools": words.wrong_item,
-    "resources": words.wrong_item,
-    "prompts": words.wrong_item,
-}
-NAMED_KEY_FIELDS = ("name", *KEY_FIELDS, "role", *_SCOPE, "expires_at", "not_before", "ip_allow")
+NAMED_KEY_FIELDS = (
+    "name",
+    *KEY_FIELDS,
+    "role",
+    *SCOPE_RULES,
+    "expires_at",
+    "not_before",
+    "ip_allow",
+)
 _LATER = ("limits",)
 _OWN_KEY = "api_key"
 """The name of a tenant's own key, however it is written."""
@@ -178,7 +180,7 @@ class _Access:
             holder=tenant,
             name=name,
             role=self._role(node, KEY_ROLE),
-            scope=ScopeText(**{field: self._patterns(node, field) for field in _SCOPE}),
+            scope=ScopeText(**{field: self._patterns(node, field) for field in SCOPE_RULES}),
             digests=(key.digest,) if key.digest is not None else (),
             ip_allow=self._optional(
                 node,
@@ -201,7 +203,10 @@ class _Access:
 
     def _role(self, node: Mapping, default: str) -> str:
         def rule(text: str) -> str | None:
-            return words.wrong_choice(text, self.roles, "role")
+            if text == ADMIN_ROLE:
+                return "is for keys of the platform alone; write tenant-admin"
+            known = [one for one in self.roles if may_have(TenantId(""), one)]
+            return words.wrong_choice(text, known, "role")
 
         return self._word(node, "role", rule) or default
 
@@ -209,13 +214,13 @@ class _Access:
         return self._optional(
             node,
             field,
-            lambda child: words.read_words(child, self._reader, _SCOPE[field], star=True),
+            lambda child: words.read_words(child, self._reader, SCOPE_RULES[field], star=True),
         )
 
     def _moment(self, node: Mapping, field: str) -> float | None:
         return self._optional(node, field, lambda child: words.read_moment(child, self._reader))
 
-    def _word(self, node: Mapping, field: str, rule: words.Rule | None) -> str | None:
+    def _word(self, node: Mapping, field: str, rule: Rule | None) -> str | None:
         return self._optional(node, field, lambda child: words.read_word(child, self._reader, rule))
 
     def _optional(
@@ -225,9 +230,7 @@ class _Access:
         child = node.entries.get(field)
         return None if child is None else read(child)
 
-    def _unique(
-        self, node: Mapping, field: str, rule: words.Rule, seen: dict[str, str]
-    ) -> str | None:
+    def _unique(self, node: Mapping, field: str, rule: Rule, seen: dict[str, str]) -> str | None:
         child = node.entries.get(field)
         if child is None:
             self._reader.missing(node, field)

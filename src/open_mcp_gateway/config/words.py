@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from ipaddress import IPv6Network, ip_address, ip_network
 
-from open_mcp_gateway.auth.principal import Permission
-from open_mcp_gateway.auth.scope import selection
+from open_mcp_gateway.auth.patterns import Rule, wrong_ends
 from open_mcp_gateway.document.convert import Reader, is_null, suggestion
 from open_mcp_gateway.document.tree import Kind, Scalar, Sequence, Tree
 
@@ -33,9 +32,6 @@ _WRONG_MOMENT = "is no moment; write e.g. 2030-12-31 or 2030-12-31T18:00:00Z"
 _WRONG_NETWORK = "is no network or address; write e.g. 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32"
 _ANY = "*"
 
-Rule = Callable[[str], "str | None"]
-"""What is wrong with a text; None when nothing is."""
-
 
 def read_word(node: Tree, reader: Reader, rule: Rule | None = None) -> str | None:
     """One such text, after substitution; None when a problem was reported."""
@@ -45,12 +41,12 @@ def read_word(node: Tree, reader: Reader, rule: Rule | None = None) -> str | Non
     mistake = None
     if found.empty:
         mistake = f"environment variable {', '.join(found.empty)} is empty; set it"
-    elif not found.real or found.real != found.real.strip() or not found.real.isprintable():
-        mistake = "is empty, or has white space at an end or a control character; remove it"
-    elif found.bare:
-        mistake = "holds '$NAME', which is not replaced; write ${NAME}, or '$$' for a '$'"
-    elif rule is not None:
-        mistake = rule(found.real)
+    else:
+        mistake = wrong_ends(found.real)
+        if mistake is None and found.bare:
+            mistake = "holds '$NAME', which is not replaced; write ${NAME}, or '$$' for a '$'"
+        elif mistake is None and rule is not None:
+            mistake = rule(found.real)
     if mistake is not None:
         reader.problem(node, mistake)
         return None
@@ -98,36 +94,6 @@ def moment(text: str) -> float | None:
 
 def wrong_name(text: str) -> str | None:
     return None if NAME.fullmatch(text) else WRONG_NAME
-
-
-def wrong_pattern(text: str) -> str | None:
-    try:
-        selection([text])
-    except ValueError:
-        return "has a '*' that is not at its end; write a name, or a beginning and one '*'"
-    return None
-
-
-def wrong_item(text: str) -> str | None:
-    """A pattern for what a server has. One that can fit nothing would deny nothing either."""
-    if "/" not in text and not text.endswith(_ANY):
-        return "can fit nothing; write server/name, server/beginning* or server/*"
-    return wrong_pattern(text)
-
-
-def wrong_permission(text: str) -> str | None:
-    known = [str(one) for one in Permission]
-    if text in known:
-        return None
-    return f"is no permission{suggestion(text, known) or '; known are ' + ', '.join(known)}"
-
-
-def wrong_permissions(text: str) -> str | None:
-    """A pattern that fits at least one permission."""
-    mistake = wrong_pattern(text)
-    if mistake is None and not any(one in selection([text]) for one in Permission):
-        return wrong_permission(text)
-    return mistake
 
 
 def wrong_network(text: str) -> str | None:

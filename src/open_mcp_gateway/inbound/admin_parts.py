@@ -58,9 +58,9 @@ def wanted_rev(request: Request) -> str | None:
     """The tag in ``If-Match`` (RFC 9110 section 13.1.1); None: whichever there is.
 
     Raises:
-        InvalidRequest: it names none.
+        InvalidRequest: it names none, or is there twice.
     """
-    given = request.arrival.header(b"if-match")
+    given = _once(request, b"if-match", "If-Match")
     if given is None or given == b"*":
         return None
     match = _QUOTED_TAG.fullmatch(given)
@@ -71,12 +71,19 @@ def wanted_rev(request: Request) -> str | None:
 
 def idempotency_key(request: Request) -> str | None:
     """The ``Idempotency-Key`` of a request. Raises InvalidRequest."""
-    given = request.arrival.header(b"idempotency-key")
+    given = _once(request, b"idempotency-key", "Idempotency-Key")
     if given is None:
         return None
     if not _TOKEN.fullmatch(given):
         raise InvalidRequest("Idempotency-Key must be 1 to 255 visible characters")
     return given.decode("ascii")
+
+
+def _once(request: Request, name: bytes, shown: str) -> bytes | None:
+    found = [value for one, value in request.arrival.headers if one == name]
+    if len(found) > 1:
+        raise InvalidRequest(f"send {shown} once")
+    return found[0] if found else None
 
 
 def answer(value: object, *, status: int = 200, rev: str | None = None) -> Reply:

@@ -21,6 +21,7 @@ from open_mcp_gateway.inbound.handlers import Handler, OnCaller, Request
 from open_mcp_gateway.inbound.routes import ANY_KEY, Route
 from open_mcp_gateway.names import KeyId, ServerId, TenantId
 from open_mcp_gateway.pipeline.reply import Reply
+from open_mcp_gateway.protocol.unique import check_members
 
 MAX_CHECKS: Final = 100
 _SHOWN_CHARS: Final = 64
@@ -152,12 +153,13 @@ def read_body(body: bytes) -> Asked | list[Asked]:
     """The question, or the questions, in a body.
 
     Raises:
-        InvalidRequest: it is neither; says what is wrong.
+        InvalidRequest: it is neither, or has a member twice; says what is wrong.
     """
     try:
         asked = _BODY.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"the body is not a question: {error}") from error
+    check_members(body)
     checks = asked.checks
     if isinstance(checks, UnsetType):
         return asked

@@ -31,7 +31,10 @@ def patched_key(record: KeyRecord, patch: KeyPatch, now_s: float) -> KeyRecord:
         record,
         name=record.name if patch.name is UNSET else check_name(patch.name),
         role=record.role if patch.role is UNSET else patch.role,
-        scope=check_scope(_scope(record.scope, patch.scope)),
+        # One that is not changed is not judged: a key must always be possible to switch off.
+        scope=(
+            record.scope if patch.scope is UNSET else check_scope(_scope(record.scope, patch.scope))
+        ),
         ip_allow=(record.ip_allow if patch.ip_allow is UNSET else check_networks(patch.ip_allow)),
         metadata=check_metadata(_metadata(record.metadata, patch.metadata)),
         not_before=_moment(record.not_before, patch.not_before),

@@ -228,8 +228,9 @@ class KeyAdmin:
             if children and not cascade:
                 raise Conflict("keys made with it are live; use ?cascade=true", code="has_children")
             ending = [one for one in (record, *children) if one.revoked_at is None]
+            doing.check_below(ending)
             ended = [replace(one, revoked_at=doing.now_s, revoke_reason=reason) for one in ending]
-            doing.check_admins(ended)
+            doing.check_admins(ending, ended)
             for one in ended:
                 written = tx.put_key(one)
                 record = written if written.id == record.id else record

@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias
 
+from msgspec import UNSET
+
 from open_mcp_gateway.access.authorize import require
 from open_mcp_gateway.access.keyring import Keyring
 from open_mcp_gateway.access.permit import Clearance
-from open_mcp_gateway.access.policy import principal_of
+from open_mcp_gateway.access.policy import holding_of, may_have, principal_of
 from open_mcp_gateway.auth.apikeys import digest_of
 from open_mcp_gateway.auth.keyformat import MadeKey, hint_of, make_key_id
 from open_mcp_gateway.auth.principal import PLATFORM, Holder, Platform, Principal
-from open_mcp_gateway.auth.records import KeyRecord, Source, Status, TenantRecord
+from open_mcp_gateway.auth.records import KeyRecord, Source, TenantRecord
 from open_mcp_gateway.errors import Conflict, InvalidRequest, NotFound, Outdated, WrongKey
 from open_mcp_gateway.keystore.store import Transaction
 from open_mcp_gateway.names import TENANT_ID, KeyId, TenantId
-from open_mcp_gateway.operations.admins import check_an_admin_stays
+from open_mcp_gateway.operations.admins import check_an_admin_stays, is_admin
 from open_mcp_gateway.operations.editing import patched_key
 from open_mcp_gateway.operations.local import LOCAL
-from open_mcp_gateway.operations.minting import Rights, check_subset
+from open_mcp_gateway.operations.minting import Rights, check_below, check_subset
 from open_mcp_gateway.operations.requests import (
     KeyCreate,
     KeyPatch,
@@ -50,7 +52,6 @@ class KeyWork:
         self.tx = tx
         self.ring = ring
         self.now_s = now_s
-        self._configured = [one for one in ring.keys.values() if one.source is Source.CONFIG]
         self.giver = self._giver(clearance)
 
     def make(
@@ -79,22 +80,24 @@ class KeyWork:
             parent=None if rootless else giver.key_id,
             source=Source.STORE,
         )
-        self._check_role(record.role)
+        self._check_role(record)
         check_subset(self.giver, self._rights(record))
         self._check_name_free(record)
         self._check_digest_free(record)
         return self.tx.put_key(record)
 
     def patch(self, key_id: str, patch: KeyPatch, rev: str | None) -> KeyRecord:
-        """Write what a key becomes. The outcome must be within what the caller has."""
+        """Write what a key becomes. It must be within what the caller has, before and after."""
         record = self.stored(key_id, rev)
         if record.revoked_at is not None:
             raise Conflict("the key is revoked", code="revoked")
+        self.check_below([record])
         after = patched_key(record, patch, self.now_s)
-        self._check_role(after.role)
+        if patch.role is not UNSET:  # One whose role is gone can still be switched off.
+            self._check_role(after)
         check_subset(self.giver, self._rights(after))
         self._check_name_free(after)
-        self.check_admins([after])
+        self.check_admins([record], [after])
         return self.tx.put_key(after)
 
     def stored(self, key_id: str, rev: str | None) -> KeyRecord:
@@ -119,11 +122,19 @@ class KeyWork:
                     waiting.append(child.id)
         return [one for one in found.values() if one.revoked_at is None and one.id != key_id]
 
-    def check_admins(self, after: Iterable[KeyRecord]) -> None:
-        """Raises Conflict if no administrator were left."""
+    def check_below(self, records: Iterable[KeyRecord]) -> None:
+        """Raises Escalation if one has more than the caller; itself anybody may change."""
+        for one in records:
+            if one.id != self.giver.principal.key_id:
+                check_below(self.giver, self._rights(one))
+
+    def check_admins(self, before: Iterable[KeyRecord], after: Iterable[KeyRecord]) -> None:
+        """Raises Conflict if no administrator is left when ``before`` becomes ``after``."""
+        if not any(is_admin(one, self.now_s) for one in before):
+            return  # All keys of the platform are read below: others wait for that.
         changed = {one.id: one for one in after}
         stored = self.tx.keys_of(PLATFORM)
-        check_an_admin_stays(self._configured, stored, changed, self.now_s)
+        check_an_admin_stays(self.ring.configured, stored, changed, self.now_s)
 
     def _giver(self, clearance: Clearance) -> Rights:
         if clearance.principal is LOCAL:
@@ -132,20 +143,26 @@ class KeyWork:
         record = self.ring.keys.get(key_id)
         if record is None or record.source is Source.STORE:
             record = self.tx.key(key_id)
-        if record is None or record.status(self.now_s) is not Status.ACTIVE:
+        if record is None:
             raise WrongKey("Invalid API key")
+        # What the door saw may be older than this: its tenant counts as it is now, too.
+        holding = holding_of(record, self._tenants(record), self.ring.roles)
+        reason = holding.not_live(self.now_s)
+        if reason is not None:
+            raise WrongKey("Invalid API key", reason=reason)
         rights = self._rights(record)
         require(rights.principal, clearance.permission)
         return rights
 
     def _rights(self, record: KeyRecord) -> Rights:
-        tenants: dict[TenantId, TenantRecord] = {}
-        if not isinstance(record.holder, Platform):
-            tenant = self._tenant(record.holder)
-            if tenant is not None:
-                tenants[record.holder] = tenant
-        principal = principal_of(record, tenants, self.ring.roles)
+        principal = principal_of(record, self._tenants(record), self.ring.roles)
         return Rights(principal=principal, expires_at=record.expires_at, ip_allow=record.ip_allow)
+
+    def _tenants(self, record: KeyRecord) -> dict[TenantId, TenantRecord]:
+        """The one that holds a key, if there is one."""
+        holder = record.holder
+        tenant = None if isinstance(holder, Platform) else self._tenant(holder)
+        return {} if tenant is None else {tenant.id: tenant}
 
     def _tenant(self, tenant_id: TenantId) -> TenantRecord | None:
         """Of the configuration, else the newest of the store."""
@@ -166,20 +183,24 @@ class KeyWork:
             raise NotFound(f"Tenant '{request.tenant[:LONGEST_ID_CHARS]}' not found")
         return PLATFORM if request.tenant is None else self.giver.principal.holder
 
-    def _check_role(self, role: str) -> None:
-        if role not in self.ring.roles:
+    def _check_role(self, record: KeyRecord) -> None:
+        if not may_have(record.holder, record.role):
+            raise InvalidRequest(
+                f"`role` {record.role} is not for keys of tenants: use tenant-admin"
+            )
+        if record.role not in self.ring.roles:
             raise InvalidRequest(f"`role` must be one of {', '.join(self.ring.roles)}")
 
     def _check_name_free(self, record: KeyRecord) -> None:
         other = self.tx.live_key_named(record.holder, record.name)
-        names = {one.name for one in self._configured if one.holder == record.holder}
+        names = {one.name for one in self.ring.configured if one.holder == record.holder}
         if record.name in names or (other is not None and other.id != record.id):
             raise Conflict("a key of that name is live", code="name_taken")
 
     def _check_digest_free(self, record: KeyRecord) -> None:
         """One secret is one key: nobody could say whose it is otherwise."""
         digest = record.digests[0]
-        configured = any(digest in one.digests for one in self._configured)
+        configured = any(digest in one.digests for one in self.ring.configured)
         if configured or self.tx.key_with_digest(digest) is not None:
             raise Conflict("there is a key with that hash", code="hash_taken")
 

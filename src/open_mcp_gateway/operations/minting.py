@@ -1,7 +1,8 @@
 """No key gives more than it has: the one rule, over values. Pure.
 
 What is compared are the written narrowings, not what they come to at the moment: a tenant that is
-given another namespace later must not make a child wider than its parent.
+given another namespace later, or a role another permission, must not make a child wider than its
+parent.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from msgspec import Struct
 
 from open_mcp_gateway.auth.principal import Principal
 from open_mcp_gateway.auth.records import NEVER_S
-from open_mcp_gateway.auth.scope import beyond
+from open_mcp_gateway.auth.scope import UNNARROWED, Scope, beyond
 from open_mcp_gateway.errors import Escalation
 
-_NARROWED: Final = ("namespaces", "servers", "tools", "resources", "prompts")
+_CALLS: Final = ("servers", "tools", "resources", "prompts")
+"""What limits calls within a namespace, beside ``deny_tools``."""
 
 
 class Rights(Struct, frozen=True, kw_only=True):
@@ -42,16 +44,11 @@ def excess(giver: Rights, given: Rights) -> tuple[str, ...]:
     if not mine.governs(theirs.holder):
         over.append("tenant: not the caller's own")
     over += [f"permissions: {one}" for one in effective(theirs) if one not in effective(mine)]
-    for member in _NARROWED:
-        surplus = beyond(getattr(theirs.scope, member), getattr(mine.scope, member))
-        over += [f"{member}: {one}" for one in surplus]
-    # Of what is denied the child must deny as much or more.
-    missing = beyond(mine.scope.deny_tools, theirs.scope.deny_tools)
-    over += [f"deny_tools: {one} is not denied" for one in missing]
+    over += _surplus(mine.scope, theirs.scope, ("permissions", "namespaces", *_CALLS))
     if _end_s(given) > _end_s(giver):
         over.append("expires_at: after the caller's own")
-    over += [f"ip_allow: {one}" for one in _outside(given.ip_allow, giver.ip_allow)]
-    return tuple(over)
+    over += [f"ip_allow: {one}" for one in outside(given.ip_allow, giver.ip_allow)]
+    return tuple(dict.fromkeys(over))
 
 
 def check_subset(giver: Rights, given: Rights) -> None:
@@ -61,11 +58,36 @@ def check_subset(giver: Rights, given: Rights) -> None:
         raise Escalation("A key cannot give more than it has", excess=over)
 
 
+def check_below(giver: Rights, held: Rights) -> None:
+    """Raises Escalation if a key that is to be changed or revoked has what ``giver`` has not: who
+    is narrowed would shut out those who narrowed it."""
+    over = excess(giver, held)
+    if over:
+        raise Escalation("A key cannot change one that has more than it", excess=over)
+
+
+def calls_kept_from(giver: Principal) -> tuple[str, ...]:
+    """What keys of a tenant may call in its namespaces beyond ``giver``, since no tenant can be
+    narrowed as a key can; empty if ``giver`` may call everything there."""
+    return tuple(_surplus(giver.scope, UNNARROWED, _CALLS))
+
+
+def _surplus(mine: Scope, theirs: Scope, members: tuple[str, ...]) -> list[str]:
+    over = [
+        f"{member}: {one}"
+        for member in members
+        for one in beyond(getattr(theirs, member), getattr(mine, member))
+    ]
+    # Of what is denied the child must deny as much or more.
+    missing = beyond(mine.deny_tools, theirs.deny_tools)
+    return over + [f"deny_tools: {one} is not denied" for one in missing]
+
+
 def _end_s(rights: Rights) -> float:
     return NEVER_S if rights.expires_at is None else rights.expires_at
 
 
-def _outside(inner: tuple[str, ...] | None, outer: tuple[str, ...] | None) -> list[str]:
+def outside(inner: tuple[str, ...] | None, outer: tuple[str, ...] | None) -> list[str]:
     """The networks of ``inner`` that are not within one of ``outer``."""
     if outer is None:
         return []

@@ -11,9 +11,11 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from open_mcp_gateway.access.policy import KEY_ROLE
+from open_mcp_gateway.auth.patterns import SCOPE_RULES, wrong_ends
 from open_mcp_gateway.auth.scope import ScopeText
 from open_mcp_gateway.errors import InvalidRequest, MalformedMessage
 from open_mcp_gateway.names import NAMESPACE, TENANT_ID, TenantId
+from open_mcp_gateway.protocol.unique import check_members
 from open_mcp_gateway.secrecy import Secretive
 
 MAX_IMPORTED: Final = 1000
@@ -22,6 +24,7 @@ _MAX_LISTED: Final = 1000
 """Of patterns, networks or namespaces in one list: every key is kept in memory."""
 
 _MAX_TEXT_CHARS: Final = 500
+_SHOWN_CHARS: Final = 100
 _MAX_PERIOD_S: Final = 100 * 365 * 86400
 PERIOD: Final = re.compile(r"([1-9][0-9]{0,8})([smhd])", re.ASCII)
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -141,10 +144,11 @@ def read_body(body: bytes | msgspec.Raw, form: type[Body]) -> Body:
 
     Raises:
         MalformedMessage: it is not JSON.
-        InvalidRequest: it is not what is asked for; says where.
+        InvalidRequest: it is not what is asked for, or has a member twice; says where. Of an
+            import the items are left to be read by themselves.
     """
     try:
-        return msgspec.json.decode(body, type=form)
+        found = msgspec.json.decode(body, type=form)
     except msgspec.ValidationError as error:
         text = str(error)
         for said, words in _WORDS.items():
@@ -155,6 +159,8 @@ def read_body(body: bytes | msgspec.Raw, form: type[Body]) -> Body:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # Without the cause, which can hold a part of the body.
         raise MalformedMessage("the body is not JSON") from None
+    check_members(bytes(body), deep=form is not KeyImport)
+    return found
 
 
 _UNSEEN: Final = re.compile(
@@ -190,13 +196,14 @@ def check_shown(text: str, member: str) -> str:
 
 
 def check_scope(scope: ScopeText) -> ScopeText:
-    """``scope`` if all its patterns are. Raises InvalidRequest."""
-    for member in scope.__struct_fields__:
-        _check_list(getattr(scope, member), f"scope.{member}")
-    try:
-        scope.compiled()
-    except ValueError as error:
-        raise InvalidRequest(f"`scope`: {error}") from None
+    """``scope`` if each of its patterns is one, and can fit something. Raises InvalidRequest."""
+    for member, rule in SCOPE_RULES.items():
+        patterns: tuple[str, ...] | None = getattr(scope, member)
+        _check_list(patterns, f"scope.{member}")
+        for one in patterns or ():
+            mistake = wrong_ends(one) or rule(one)
+            if mistake is not None:
+                raise InvalidRequest(f"`scope.{member}`: {one[:_SHOWN_CHARS]!r} {mistake}")
     return scope
 
 

@@ -1,7 +1,8 @@
 """What an administrator can do about tenants.
 
 A tenant's namespaces are what its keys may reach at most, so giving a tenant a namespace is giving
-rights: nobody gives one that its own key is not allowed.
+rights: nobody gives one that its own key is not allowed, nor any at all while it may not call
+everything in it, for that is what keys of the tenant then may.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from open_mcp_gateway.names import Namespace, RequestId, TenantId
 from open_mcp_gateway.operations.changes import Changer
 from open_mcp_gateway.operations.editing import patched_tenant
 from open_mcp_gateway.operations.keywork import KeyWork
+from open_mcp_gateway.operations.minting import calls_kept_from
 from open_mcp_gateway.operations.requests import (
     TenantCreate,
     TenantPatch,
@@ -71,7 +73,7 @@ class TenantAdmin:
                 created_at=doing.now_s,
                 source=Source.STORE,
             )
-            _check_within(doing.giver.principal, record)
+            _check_within(doing.giver.principal, record, opens=True)
             if record.id in doing.ring.tenants or tx.tenant(record.id) is not None:
                 raise Conflict("the id is or was a tenant's", code="id_taken")
             return tx.put_tenant(record)
@@ -98,7 +100,7 @@ class TenantAdmin:
             check_shown(after.name, "name")
             # Also for a tenant that is only enabled again: that gives all it has.
             if patch.namespaces is not UNSET or patch.disabled is not UNSET:
-                _check_within(doing.giver.principal, after)
+                _check_within(doing.giver.principal, after, opens=_opens(before, after))
             return tx.put_tenant(after)
 
         record = await self.changer.change(work)
@@ -151,10 +153,18 @@ def _stored(doing: KeyWork, tenant_id: str, rev: str | None) -> TenantRecord:
     return record
 
 
-def _check_within(principal: Principal, record: TenantRecord) -> None:
+def _opens(before: TenantRecord, after: TenantRecord) -> bool:
+    """Whether keys of the tenant come to reach more by the change."""
+    enabled = before.disabled_at is not None and after.disabled_at is None
+    return enabled or not set(after.namespaces) <= set(before.namespaces)
+
+
+def _check_within(principal: Principal, record: TenantRecord, *, opens: bool) -> None:
     """Raises Escalation if the tenant could reach what the caller cannot."""
     allowed = principal.scope.namespaces
     over = tuple(f"namespaces: {one}" for one in record.namespaces if one not in allowed)
+    if opens:
+        over += calls_kept_from(principal)
     if over:
         raise Escalation("A key cannot give more than it has", excess=over)
 

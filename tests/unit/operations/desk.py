@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import anyio
 import msgspec
+import pytest
 
 from open_mcp_gateway.access.authorize import require
 from open_mcp_gateway.access.keyring import Keyring
@@ -18,6 +21,7 @@ from open_mcp_gateway.access.policy import API_KEY_ID, platform_admin
 from open_mcp_gateway.auth.apikeys import digest_of
 from open_mcp_gateway.auth.principal import Permission
 from open_mcp_gateway.auth.records import KeyRecord, TenantRecord
+from open_mcp_gateway.errors import GatewayError
 from open_mcp_gateway.keystore.open import create_store
 from open_mcp_gateway.keystore.store import KeyStore, StoreChanges
 from open_mcp_gateway.names import KeyId, Namespace, RequestId, TenantId
@@ -114,3 +118,21 @@ class Desk:
 
 def _json(value: object) -> bytes:
     return msgspec.json.encode(value)
+
+
+Story = Callable[[Desk], Awaitable[None]]
+
+
+def tell(story: Story, *, store: bool = True) -> Desk:
+    """What happens at a desk with the key of an administrator in the configuration."""
+    desk = Desk(ROOT, store=store)
+    anyio.run(story, desk)
+    return desk
+
+
+async def refused(kind: type[GatewayError], code: str, doing: Awaitable[object]) -> str:
+    """The text of the error that ``doing`` must end with."""
+    with pytest.raises(kind) as raised:
+        await doing
+    assert raised.value.code == code
+    return raised.value.public

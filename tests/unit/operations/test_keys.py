@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import anyio
@@ -19,7 +18,6 @@ from open_mcp_gateway.errors import (
     Conflict,
     Denied,
     Escalation,
-    GatewayError,
     InvalidRequest,
     NotConfigured,
     NotFound,
@@ -29,9 +27,8 @@ from open_mcp_gateway.errors import (
 from open_mcp_gateway.operations.listing import Filters
 from open_mcp_gateway.operations.requests import KeyImport, TenantCreate, TenantPatch
 from open_mcp_gateway.operations.tags import tag_of
-from tests.unit.operations.desk import REQUEST, ROOT, A, Desk
+from tests.unit.operations.desk import REQUEST, A, Desk, refused, tell
 
-Story = Callable[[Desk], Awaitable[None]]
 DAY_S = 86400.0
 
 LOSSES: Final[tuple[dict[str, Any], ...]] = (
@@ -39,23 +36,12 @@ LOSSES: Final[tuple[dict[str, Any], ...]] = (
     {"role": "auditor"},
     {"scope": {"tools": []}},
     {"ip_allow": []},
+    {"ip_allow": ["10.0.0.0/8"]},
+    {"ip_allow": ["127.0.0.0/8", "::1/128"]},
     {"expires_at": "2100-01-01T00:00:00Z"},
     {"not_before": "2100-01-01T00:00:00Z"},
 )
 """Changes after which a key is no administrator, or not for long."""
-
-
-def tell(story: Story, *, store: bool = True) -> Desk:
-    desk = Desk(ROOT, store=store)
-    anyio.run(story, desk)
-    return desk
-
-
-async def refused(kind: type[GatewayError], code: str, doing: Awaitable[object]) -> str:
-    with pytest.raises(kind) as raised:
-        await doing
-    assert raised.value.code == code
-    return raised.value.public
 
 
 def test_a_made_key_opens_before_its_answer_and_shows_no_secret() -> None:
@@ -155,6 +141,20 @@ def test_patch_keeps_what_is_absent_and_clears_what_is_null() -> None:
         {"limits": {"rpm": 1}},
         {"scope": {"tool": []}},
         {"scope": {"tools": ["a*b"]}},
+        {"scope": {"tools": [" "]}},
+        {"scope": {"tools": [""]}},
+        {"scope": {"deny_tools": ["drop"]}},
+        {"scope": {"deny_tools": ["prod-a.drop"]}},
+        {"scope": {"deny_tools": ["prod-a/drop "]}},
+        {"scope": {"deny_tools": ["prod a/drop"]}},
+        {"scope": {"deny_tools": ["/drop"]}},
+        {"scope": {"deny_tools": ["prod a*"]}},
+        {"scope": {"resources": ["r"]}},
+        {"scope": {"prompts": ["p"]}},
+        {"scope": {"permissions": ["mcp:cal"]}},
+        {"scope": {"servers": ["x y"]}},
+        {"scope": {"servers": ["x/y"]}},
+        {"scope": {"namespaces": ["Prod"]}},
         {"ip_allow": ["10.0.0.1/8"]},
         {"expires_at": "2001-01-01T00:00:00Z"},
         {"expires_at": "2100-01-01T00:00:00"},
@@ -193,6 +193,19 @@ def test_what_a_new_key_is_not(members: dict[str, Any]) -> None:
         text = await refused(InvalidRequest, "invalid_request", desk.make(**members))
         assert "limits" not in members or "not enforced" in text
         assert not desk.stored
+
+    tell(story)
+
+
+def test_a_pattern_that_can_fit_nothing_is_named_with_its_mend() -> None:
+    async def story(desk: Desk) -> None:
+        doing = desk.make(scope={"tools": ["s/*"], "deny_tools": ["s/a", "drop"]})
+        text = await refused(InvalidRequest, "invalid_request", doing)
+        mend = "write server/name, server/beginning* or server/*"
+        assert text == f"`scope.deny_tools`: 'drop' can fit nothing; {mend}"
+        assert not desk.stored
+        fine = {"deny_tools": ["s/a", "s/b*", "s/*", "s*", "*"], "permissions": ["mcp:*"]}
+        await desk.make(scope=fine)
 
     tell(story)
 
@@ -293,6 +306,22 @@ def test_the_last_administrator_stays() -> None:
         await desk.patch(second, first, disabled=False)
         await desk.revoke(first, second)
         await refused(Conflict, "last_admin", desk.revoke(second, second))
+
+    tell(story)
+
+
+def test_the_networks_of_the_last_administrator_only_grow() -> None:
+    async def story(desk: Desk) -> None:
+        made = await desk.make(name="first", role="admin", ip_allow=["10.0.0.0/8", "fd00::/8"])
+        first = made.record.id
+        ring = desk.ring
+        desk.ring = type(ring)(ring.tenants.values(), desk.stored.values(), desk.clock.wall)
+        less = desk.patch(first, first, ip_allow=["10.0.0.0/8"])
+        await refused(Conflict, "last_admin", less)
+        await desk.patch(first, first, ip_allow=["fd00::/8", "10.0.0.0/8"], name="f")
+        second = (await desk.make(first, name="second", role="admin", ip_allow=["fd00::/8"])).record
+        await desk.patch(first, first, ip_allow=["10.1.0.0/16"])
+        assert desk.stored[second.id].ip_allow == ("fd00::/8",)
 
     tell(story)
 

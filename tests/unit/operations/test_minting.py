@@ -65,7 +65,28 @@ def test_the_platform_admin_can_give_everything(name: str) -> None:
         (
             rights(permissions=("keys:*",)),
             rights("viewer"),
-            ["permissions: servers:list", "permissions: servers:read", "permissions: stats:read"],
+            [
+                "permissions: servers:list",
+                "permissions: servers:read",
+                "permissions: stats:read",
+                "permissions: *",
+            ],
+        ),
+        (
+            # All that a viewer has now; tomorrow its role may have more.
+            rights("viewer", permissions=("servers:*", "stats:read")),
+            rights("viewer"),
+            ["permissions: *"],
+        ),
+        (
+            rights(permissions=("keys:write", "mcp:call")),
+            rights("viewer", permissions=("mcp:*",)),
+            ["permissions: mcp:*"],
+        ),
+        (
+            rights(permissions=("keys:write",)),
+            rights("caller", permissions=("mcp:call",)),
+            ["permissions: mcp:call"],
         ),
         (rights("viewer"), rights("caller"), ["permissions: mcp:call"]),
         (rights(namespaces=("one",)), rights(), ["namespaces: *"]),

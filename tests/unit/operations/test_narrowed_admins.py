@@ -1,0 +1,221 @@
+"""Who is narrowed neither opens anything for others nor shuts out who has more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar, cast
+
+import pytest
+
+from open_mcp_gateway.access.keyring import Keyring
+from open_mcp_gateway.access.permit import Clearance
+from open_mcp_gateway.auth.principal import PLATFORM, Holder, Permission
+from open_mcp_gateway.auth.records import KeyRecord, Status
+from open_mcp_gateway.errors import Escalation, InvalidRequest, WrongKey
+from open_mcp_gateway.keystore.store import KeyStore, StoreChanges, Transaction
+from open_mcp_gateway.operations.changes import Changer
+from open_mcp_gateway.operations.minting import effective
+from open_mcp_gateway.operations.requests import TenantCreate, TenantPatch
+from tests.unit.operations.desk import REQUEST, Desk, refused, tell
+
+Result = TypeVar("Result")
+
+NARROWINGS: Final[tuple[tuple[dict[str, Any], tuple[str, ...]], ...]] = (
+    ({"servers": ["s"]}, ("servers: *",)),
+    ({"tools": ["s/*"]}, ("tools: *", "resources: *", "prompts: *")),
+    ({"deny_tools": ["s/drop*"]}, ("deny_tools: s/drop* is not denied",)),
+    ({"resources": []}, ("resources: *",)),
+    ({"prompts": ["s/p"]}, ("prompts: *",)),
+)
+"""Scopes, and what keys of a tenant may beyond each."""
+
+
+class Watched:
+    """A store that tells of whom all keys were read within its transactions."""
+
+    def __init__(self, store: KeyStore) -> None:
+        self._store = store
+        self.read_whole: list[Holder] = []
+
+    def transact(self, work: Callable[[Transaction], Result]) -> tuple[Result, StoreChanges]:
+        return self._store.transact(lambda tx: work(cast(Transaction, _Watching(tx, self))))
+
+
+class _Watching:
+    def __init__(self, tx: Transaction, told: Watched) -> None:
+        self._tx = tx
+        self._told = told
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._tx, name)
+
+    def keys_of(self, holder: Holder) -> list[KeyRecord]:
+        self._told.read_whole.append(holder)
+        return self._tx.keys_of(holder)
+
+
+async def narrowed(desk: Desk, scope: dict[str, Any]) -> Clearance:
+    made = await desk.make(name="narrow", role="admin", scope=scope)
+    return desk.by(made.record.id, Permission.TENANTS_WRITE)
+
+
+@pytest.mark.parametrize(("scope", "excess"), NARROWINGS)
+def test_who_may_not_call_everything_opens_no_tenant(
+    scope: dict[str, Any], excess: tuple[str, ...]
+) -> None:
+    async def story(desk: Desk) -> None:
+        root = desk.by(permission=Permission.TENANTS_WRITE)
+        for name, namespaces in (("t", ("one", "two")), ("off", ("one",))):
+            request = TenantCreate(id=name, namespaces=namespaces)
+            await desk.tenants.create(root, request, request_id=REQUEST)
+        off = TenantPatch(disabled=True)
+        await desk.tenants.patch(root, "off", off, request_id=REQUEST)
+        by = await narrowed(desk, scope)
+        request = TenantCreate(id="u", namespaces=("one",))
+        with pytest.raises(Escalation) as raised:
+            await desk.tenants.create(by, request, request_id=REQUEST)
+        assert raised.value.excess == excess
+        for name, patch in (
+            ("t", TenantPatch(namespaces=("one", "two", "three"))),
+            ("t", TenantPatch(namespaces=("three",))),
+            ("off", TenantPatch(disabled=False)),
+            ("off", TenantPatch(disabled=None)),
+        ):
+            doing = desk.tenants.patch(by, name, patch, request_id=REQUEST)
+            await refused(Escalation, "scope_escalation", doing)
+
+    tell(story)
+
+
+@pytest.mark.parametrize("scope", [scope for scope, _ in NARROWINGS])
+def test_who_may_not_call_everything_still_closes_tenants(scope: dict[str, Any]) -> None:
+    async def story(desk: Desk) -> None:
+        root = desk.by(permission=Permission.TENANTS_WRITE)
+        request = TenantCreate(id="t", namespaces=("one", "two"))
+        await desk.tenants.create(root, request, request_id=REQUEST)
+        by = await narrowed(desk, scope)
+        for patch in (
+            TenantPatch(disabled=False, name="as it was"),
+            TenantPatch(namespaces=("two",)),
+            TenantPatch(disabled=True),
+        ):
+            await desk.tenants.patch(by, "t", patch, request_id=REQUEST)
+        await desk.tenants.delete(by, "t", request_id=REQUEST)
+
+    tell(story)
+
+
+def test_who_is_narrowed_ends_and_changes_nobody_who_has_more() -> None:
+    async def story(desk: Desk) -> None:
+        scope = {"servers": ["s"]}
+        narrow = (await desk.make(name="narrow", role="admin", scope=scope)).record.id
+        wide = (await desk.make(name="wide", role="admin")).record.id
+        equal = (await desk.make(name="equal", role="admin", scope=scope)).record.id
+        for doing in (
+            desk.revoke(wide, narrow),
+            desk.patch(wide, narrow, scope=scope),
+            desk.patch(wide, narrow, name="x"),
+        ):
+            await refused(Escalation, "scope_escalation", doing)
+        await desk.patch(equal, narrow, disabled=True)
+        await desk.revoke(equal, narrow)
+        await desk.revoke(narrow, narrow)
+        assert desk.stored[wide].revoked_at is None
+
+    tell(story)
+
+
+def test_a_cascade_takes_none_who_was_given_more_since() -> None:
+    async def story(desk: Desk) -> None:
+        scope = {"servers": ["s"]}
+        narrow = (await desk.make(name="narrow", role="admin", scope=scope)).record.id
+        parent = (await desk.make(narrow, name="parent", role="admin", scope=scope)).record.id
+        child = (await desk.make(parent, name="child", scope=scope)).record.id
+        await desk.patch(child, scope=None)
+        for one in (parent, narrow):
+            doing = desk.revoke(one, narrow, cascade=True)
+            await refused(Escalation, "scope_escalation", doing)
+        await desk.revoke(narrow, cascade=True)
+        assert all(one.revoked_at is not None for one in desk.stored.values())
+
+    tell(story)
+
+
+def test_a_tenant_has_no_admin() -> None:
+    async def story(desk: Desk) -> None:
+        doing = desk.make(tenant="a", role="admin")
+        text = await refused(InvalidRequest, "invalid_request", doing)
+        assert "tenant-admin" in text
+        made = (await desk.make(tenant="a")).record.id
+        await refused(InvalidRequest, "invalid_request", desk.patch(made, role="admin"))
+
+    tell(story)
+
+
+def test_a_key_whose_role_is_gone_can_still_be_switched_off() -> None:
+    async def story(desk: Desk) -> None:
+        made = (await desk.make()).record.id
+        ring = desk.ring
+        roles = {name: granted for name, granted in ring.roles.items() if name != "caller"}
+        desk.ring = Keyring(ring.tenants.values(), ring.keys.values(), desk.clock.wall, roles=roles)
+        changed = await desk.patch(made, disabled=True)
+        assert changed.status(desk.clock.time_s) is Status.DISABLED
+        await refused(InvalidRequest, "invalid_request", desk.patch(made, role="caller"))
+
+    tell(story)
+
+
+def test_a_role_of_more_permissions_widens_no_child_past_its_maker() -> None:
+    async def story(desk: Desk) -> None:
+        scope = {"permissions": ["keys:*", "servers:list", "servers:read", "stats:read"]}
+        boss = await desk.make(name="boss", tenant="a", role="tenant-admin", scope=scope)
+        with pytest.raises(Escalation) as raised:
+            await desk.make(boss.record.id, name="c", role="viewer")
+        assert raised.value.excess == ("permissions: *",)
+        child = await desk.make(boss.record.id, name="c", role="viewer", scope=scope)
+        roles = dict(desk.ring.roles) | {"viewer": desk.ring.roles["operator"]}
+        records = (boss.record, child.record)
+        ring = Keyring(desk.ring.tenants.values(), records, desk.clock.wall, roles=roles)
+        mine, theirs = (set(effective(ring.principal(one))) for one in records)
+        assert theirs <= mine
+
+    tell(story)
+
+
+def test_who_was_shut_out_with_its_tenant_meanwhile_changes_nothing() -> None:
+    async def story(desk: Desk) -> None:
+        root = desk.by(permission=Permission.TENANTS_WRITE)
+        request = TenantCreate(id="t", namespaces=("one",))
+        await desk.tenants.create(root, request, request_id=REQUEST)
+        boss = (await desk.make(name="boss", tenant="t", role="tenant-admin")).record.id
+        other = (await desk.make(name="other", tenant="t")).record.id
+        before = desk.ring
+        off = TenantPatch(disabled=True)
+        await desk.tenants.patch(root, "t", off, request_id=REQUEST)
+        desk.ring = before  # as in a process that has not heard of it yet
+        for doing in (desk.make(boss, name="x"), desk.patch(other, boss, name="y")):
+            with pytest.raises(WrongKey) as raised:
+                await doing
+            assert raised.value.reason == "tenant_disabled"
+        assert {one.name for one in desk.stored.values()} == {"boss", "other"}
+
+    tell(story)
+
+
+def test_keys_of_the_platform_are_read_only_when_an_administrator_may_be_lost() -> None:
+    async def story(desk: Desk) -> None:
+        made = [
+            await desk.make(name=f"k{n}", tenant=holder) for n, holder in enumerate(["a", None])
+        ]
+        admin = await desk.make(name="admin", role="admin")
+        watched = Watched(desk.store)
+        desk.keys.changer = Changer(cast(KeyStore, watched), desk._turn)
+        for one in made:
+            await desk.patch(one.record.id, name=one.record.name + "x")
+            await desk.revoke(one.record.id)
+        await desk.make(name="more", role="admin")
+        assert watched.read_whole == []
+        await desk.patch(admin.record.id, name="x")
+        assert watched.read_whole == [PLATFORM]
+
+    tell(story)
