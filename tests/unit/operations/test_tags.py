@@ -34,6 +34,7 @@ CHANGES_OF_KEYS: dict[str, Any] = {
     "created_by": "a",
     "parent": KeyId("key_c"),
     "source": "api",
+    "unusable": "scope",
 }
 CHANGES_OF_TENANTS: dict[str, Any] = {
     "id": TenantId("b"),
@@ -43,6 +44,7 @@ CHANGES_OF_TENANTS: dict[str, Any] = {
     "deleted_at": 1.0,
     "created_at": 1.0,
     "source": "api",
+    "unusable": "scope",
 }
 UNTOLD: dict[str, Any] = {"rev": 7, "last_used_at": 1.0, "digests": (digest_of(b"guessed"),)}
 
