@@ -19,6 +19,11 @@ EQUIVALENT: Final[dict[tuple[str, str, str], str]] = {
         '_MISSING: Final = CatalogEntry(spec=_NO_SPEC, shown=_NO_SPEC, runtime_type="")',
         "'' is another text",
     ): _NEVER_READ,
+    (
+        "auth/identify.py",
+        'address: IPv4Address | IPv6Address = ip_address(client.rpartition(":")[0].strip("[]"))',
+        "'[]' is another text",
+    ): "no address begins or ends with the letter",
     ("access/policy.py", "_KEPT: Final = 4096", "4096 becomes 4097"): _SIZE,
     ("auth/scope.py", "_KEPT: Final = 4096", "4096 becomes 4097"): _SIZE,
 }

@@ -50,13 +50,13 @@ def mutants(source: str) -> Iterator[Mutant]:
     tree = ast.parse(source)
     places = list(_places(tree))
     number = 0
+    line = 1
     for path, node in places:
+        line = getattr(node, "lineno", line)  # an operator has that of what stands before it
         for what, edit in _edits(node):
             changed = copy.deepcopy(tree)
             _replace(changed, path, edit)
-            yield Mutant(
-                number, getattr(node, "lineno", 0), what, ast.fix_missing_locations(changed)
-            )
+            yield Mutant(number, line, what, ast.fix_missing_locations(changed))
             number += 1
 
 
@@ -110,7 +110,7 @@ def _edits(node: ast.AST) -> Iterator[tuple[str, Edit]]:
         yield "takes all", lambda one: _with(one, ifs=[])
     if isinstance(node, ast.Constant):
         yield from _constants(node.value)
-    if isinstance(node, ast.Return) and node.value is not None:
+    if isinstance(node, ast.Return) and not isinstance(node.value, ast.Constant | None):
         yield "returns None", lambda one: _with(one, value=ast.Constant(None))
     if isinstance(node, ast.Raise | ast.AugAssign) or (
         isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)

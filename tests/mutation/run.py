@@ -65,6 +65,13 @@ def _try_few_examples() -> None:
     hypothesis.settings.__init__ = fewer  # type: ignore[method-assign]
 
 
+def _forget_the_program() -> None:
+    """Where it is there already, as in a test, the mistake would not be looked for."""
+    for name in list(sys.modules):
+        if name.partition(".")[0] in {"open_mcp_gateway", "tests"}:
+            del sys.modules[name]
+
+
 class Loader(importlib.machinery.SourceFileLoader):
     """Gives the program with the mistake in place of that in the file."""
 
@@ -161,6 +168,7 @@ class Module:
             for stream in (0, 1, 2):
                 os.dup2(silent, stream)
             _try_few_examples()
+            _forget_the_program()
             sys.meta_path.insert(0, Finder(self.name, self.path, code))
             arguments = ["-x", "-p", "no:cacheprovider", "--hypothesis-profile=mutation"]
             arguments += ["-m", "not long and not peers", "--timeout=30"]

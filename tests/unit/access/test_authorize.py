@@ -25,10 +25,11 @@ from open_mcp_gateway.access.authorize import (
     visible,
 )
 from open_mcp_gateway.access.policy import ROLES
+from open_mcp_gateway.auth.identify import anonymous
 from open_mcp_gateway.auth.principal import PLATFORM, Permission, Principal
 from open_mcp_gateway.auth.scope import EVERYTHING, UNNARROWED, Everything, Scope, ScopeText
 from open_mcp_gateway.catalog.model import CatalogEntry, LocalProcess, ServerSpec, Snapshot
-from open_mcp_gateway.errors import Denied, GatewayError, NotFound
+from open_mcp_gateway.errors import Conflict, Denied, GatewayError, NotFound
 from open_mcp_gateway.names import KeyId, Namespace, ServerId
 
 SCOPES: list[frozenset[Namespace] | Everything] = [
@@ -330,3 +331,25 @@ def test_permits_are_kept_for_who_has_them(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("open_mcp_gateway.access.authorize._MAX_KEPT", 1)
     assert permits.get(who, "git").entry.spec.id == "git"
     assert permits.get(who, "pg") == first
+
+
+def test_permits_are_kept_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("open_mcp_gateway.access.authorize._MAX_KEPT", 2)
+    permits, who = Permits(WORLD, Permission.MCP_CALL), principal(ROLES["caller"])
+    first, second = permits.get(who, "pg"), permits.get(who, "time")
+    assert permits.get(who, "pg") is first
+    assert permits.get(who, "time") is second
+    third = permits.get(who, "git")
+    assert permits.get(who, "git") is third
+    assert permits.get(who, "pg") is not first
+
+
+def test_without_authentication_there_are_no_keys_to_manage() -> None:
+    nobody = anonymous()
+    for permission in set(Permission) - nobody.permissions:
+        about_keys = permission != Permission.EXPLAIN_ANY
+        with pytest.raises(Conflict if about_keys else Denied) as caught:
+            require(nobody, permission)
+        assert caught.value.code == ("auth_disabled" if about_keys else "permission_denied")
+    with pytest.raises(Denied):
+        require(principal(ROLES["viewer"]), Permission.KEYS_READ)

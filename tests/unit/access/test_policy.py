@@ -9,8 +9,11 @@ from ipaddress import ip_network
 import pytest
 
 from open_mcp_gateway.access.policy import (
+    API_KEY_ID,
+    KEY_ROLE,
     OF_PLATFORM,
     ROLES,
+    TENANT_ROLE,
     holding_of,
     platform_admin,
     principal_of,
@@ -18,7 +21,7 @@ from open_mcp_gateway.access.policy import (
 from open_mcp_gateway.auth.apikeys import digest_of
 from open_mcp_gateway.auth.identify import Reason
 from open_mcp_gateway.auth.principal import PLATFORM, Holder, Permission
-from open_mcp_gateway.auth.records import KeyRecord, TenantRecord
+from open_mcp_gateway.auth.records import KeyRecord, Source, TenantRecord
 from open_mcp_gateway.auth.scope import EVERYTHING, NOTHING, UNNARROWED, Patterns, ScopeText
 from open_mcp_gateway.names import KeyId, Namespace, TenantId
 
@@ -132,3 +135,13 @@ def test_what_blocks_a_key() -> None:
     assert holding_of(key(disabled_at=1.0), TENANTS, ROLES).blocked is Reason.DISABLED
     both = key(disabled_at=1.0, revoked_at=1.0)
     assert holding_of(both, off, ROLES).blocked is Reason.REVOKED
+
+
+def test_what_keys_are_and_are_called_that_do_not_say() -> None:
+    assert (KEY_ROLE, TENANT_ROLE, API_KEY_ID) == ("caller", "operator", "config:api_key")
+
+
+def test_keys_of_the_store_are_known_as_such() -> None:
+    for source in Source:
+        held = holding_of(key(source=source), TENANTS, ROLES)
+        assert held.stored is (source is Source.STORE)
