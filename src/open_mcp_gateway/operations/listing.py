@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import heapq
 import math
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -95,7 +96,8 @@ def page(
     if cursor is not None:
         after = _decode(cursor, filters)
         found = (record for record in found if _order(record) > after)
-    ordered = sorted(found, key=_order)
+    # Not ``sorted``: that would hold up every other thread until all were in order.
+    ordered = heapq.nsmallest(limit + 1, found, key=_order)
     chosen = ordered[:limit]
     more = len(ordered) > limit
     return Page(chosen, _encode(chosen[-1], filters) if more else None)

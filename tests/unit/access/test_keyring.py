@@ -12,7 +12,7 @@ from open_mcp_gateway.access.policy import platform_admin
 from open_mcp_gateway.auth.apikeys import digest_of
 from open_mcp_gateway.auth.identify import Reason
 from open_mcp_gateway.auth.principal import PLATFORM, Holder
-from open_mcp_gateway.auth.records import KeyRecord, TenantRecord
+from open_mcp_gateway.auth.records import KeyRecord, Source, TenantRecord
 from open_mcp_gateway.errors import RightsChanged, WrongKey
 from open_mcp_gateway.names import KeyId, Namespace, TenantId
 
@@ -138,3 +138,13 @@ def test_keys_of_the_platform_in_force() -> None:
     ring = Keyring([TENANT], [root, key("a"), ended], now)
     assert list(ring.live_keys_of_platform(now())) == [root]
     assert ring.principal(root).key_id == root.id
+
+
+def test_keys_of_the_configuration_are_known_through_changes() -> None:
+    root, stored = platform_admin(digest_of(b"root")), key("a", source=Source.STORE)
+    ring = Keyring([TENANT], [root, stored, key("b")], now)
+    assert {one.id for one in ring.configured} == {root.id, "b"}
+    later = ring.changed([key("c", source=Source.STORE)], gone=[KeyId("a")])
+    assert later.configured is ring.configured
+    later = later.changed([replace(root, role="viewer")], gone=[KeyId("b")])
+    assert later.configured == (replace(root, role="viewer"),)
