@@ -214,3 +214,10 @@ def test_a_key_comes_out_only_if_exactly_one_went_in(headers: Pairs) -> None:
 def test_arbitrary_bytes_are_no_surprise(headers: Pairs) -> None:
     with pytest.raises(Unauthenticated):
         credential_of([(b"x-" + name, value) for name, value in headers if name != b"api-key"])
+
+
+def test_nothing_but_white_space_is_trimmed_or_ends_the_scheme() -> None:
+    assert credential_of([(b"authorization", b"Bearer XkeyX")]) == b"XkeyX"
+    assert credential_of([(b"x-api-key", b"XkeyX")]) == b"XkeyX"
+    with pytest.raises(Unauthenticated):
+        credential_of([(b"authorization", b"BearerXkey")])
