@@ -44,18 +44,15 @@ def test_the_id_is_the_callers_own(
     "body",
     [
         b"",
-        b"{",
         b"null",
         b"7",
         b'"id"',
-        b"\xff",
         json.dumps([message(7)]).encode(),
         json.dumps(message(None)).encode(),
         json.dumps(message([7])).encode(),
         json.dumps(message(7.5)).encode(),
         b'{"jsonrpc":"2.0","id":7,"id":8,"method":"tools/list"}',
         b'{"jsonrpc":"2.0","method":"tools/list"}',
-        b"[" * 100_000,
     ],
 )
 def test_where_there_is_no_id_none_is_made_up(front: Face, path: str, body: bytes) -> None:
@@ -95,3 +92,12 @@ def test_what_is_refused_before_it_is_read_has_its_id_too(front: Face) -> None:
     body = json.dumps(message(7)).encode()
     answer = front.ask(request(b"/servers/pg/mcp", *headers, method=b"POST", body=body))
     assert (answer.status, json.loads(answer.body)["id"]) == (406, 7)
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+@pytest.mark.parametrize("body", [b"{", b"\xff", b"[" * 100_000])
+def test_what_is_no_json_is_told_so_first(front: Face, path: str, body: bytes) -> None:
+    for who, _, _ in REFUSED:
+        answer = post(front, who, path, body)
+        assert (answer.status, answer.all("www-authenticate")) == (400, [])
+        assert json.loads(answer.body)["id"] is None
