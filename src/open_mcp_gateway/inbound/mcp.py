@@ -19,7 +19,7 @@ from open_mcp_gateway.errors import (
 from open_mcp_gateway.inbound.arrival import Arrival
 from open_mcp_gateway.inbound.batch import Batch, check_batch, elements_of, is_batch
 from open_mcp_gateway.inbound.handlers import Abandonable, Handler, McpStream
-from open_mcp_gateway.inbound.mcp_head import EVENTS, JSON, McpHead, mcp_head
+from open_mcp_gateway.inbound.mcp_head import EVENTS, JSON, SESSION_HEADER, McpHead, mcp_head
 from open_mcp_gateway.inbound.routes import Route, RouteKind
 from open_mcp_gateway.inbound.session_sink import SessionSink
 from open_mcp_gateway.pipeline.errand import Errand
@@ -98,7 +98,8 @@ class McpEndpoint:
             if not body.startswith(b"{") and is_batch(body):
                 return self._batch(arrival, head, permit, body, responder)
             message = decode_message(body)
-            _check_takes_both(head)
+            if not head.takes_both:
+                raise _not_acceptable(JSON, EVENTS)
             if message.method is UNSET:
                 self._answer(head, permit, message, body, responder)
                 return None
@@ -129,7 +130,13 @@ class McpEndpoint:
         if call.method == "initialize" and not head.names_session:
             session = self.sessions.open(permit)
             opening = _Opening(self.sessions, session)
-            sink = SessionSink(session, responder, arrival.request_id, on_outcome=opening.over)
+            sink = SessionSink(
+                session,
+                responder,
+                arrival.request_id,
+                on_outcome=opening.over,
+                headers=((SESSION_HEADER, session.session_id.encode("ascii")),),
+            )
             try:
                 opening.errand = session.core.take(call, sink, arrival.request_id)
             except BaseException:
@@ -148,7 +155,8 @@ class McpEndpoint:
     def _batch(
         self, arrival: Arrival, head: McpHead, permit: Permit, body: bytes, responder: Responder
     ) -> Abandonable:
-        _check_takes_both(head)
+        if not head.takes_both:
+            raise _not_acceptable(JSON, EVENTS)
         elements = elements_of(body)
         session = self._session(head, permit)
         check_batch(elements, session.core.version)
@@ -229,11 +237,6 @@ class _Reading:
 
     def abandon(self) -> None:
         self._session.drop_reader(self._stream, self._outlet)
-
-
-def _check_takes_both(head: McpHead) -> None:
-    if not (head.takes_json and head.takes_events):
-        raise _not_acceptable(JSON, EVENTS)
 
 
 def _not_acceptable(*needed: bytes) -> NotAcceptable:

@@ -27,9 +27,11 @@ EVENTS: Final = b"text/event-stream"
 class McpHead(Struct, frozen=True, kw_only=True):
     """One head as read."""
 
-    takes_json: bool
     takes_events: bool
-    """Whether the client takes an answer of that media type."""
+    """Whether the client takes an event stream."""
+
+    takes_both: bool
+    """And JSON as well."""
 
     session_id: str | None
     """None unless there is one ``Mcp-Session-Id``, and only one."""
@@ -47,9 +49,10 @@ def mcp_head(arrival: Arrival) -> McpHead:
     """What the head of ``arrival`` says; for ``Arrival.read``."""
     sessions = [value for name, value in arrival.headers if name == SESSION_HEADER]
     version = arrival.header(_VERSION_HEADER)
+    takes_events = _takes(arrival, EVENTS)
     return McpHead(
-        takes_json=_takes(arrival, JSON),
-        takes_events=_takes(arrival, EVENTS),
+        takes_events=takes_events,
+        takes_both=takes_events and _takes(arrival, JSON),
         session_id=sessions[0].strip().decode("latin-1") if len(sessions) == 1 else None,
         names_session=bool(sessions),
         version=None if version is None else version.strip().decode("latin-1"),

@@ -7,7 +7,7 @@ from typing import Final
 
 from open_mcp_gateway.errors import GatewayError, NotFound
 from open_mcp_gateway.outbound.peer import Question
-from open_mcp_gateway.pipeline.reply import Outlet, Reply, Responder, rpc_failure
+from open_mcp_gateway.pipeline.reply import Headers, Outlet, Reply, Responder, rpc_failure
 from open_mcp_gateway.pipeline.sessions import HttpSession
 from open_mcp_gateway.pipeline.sink import Waiting
 from open_mcp_gateway.pipeline.streamlog import StreamLog
@@ -25,7 +25,16 @@ class SessionSink(Waiting):
     session.
     """
 
-    __slots__ = ("_gone", "_log", "_on_outcome", "_outlet", "_request_id", "_responder", "_session")
+    __slots__ = (
+        "_gone",
+        "_headers",
+        "_log",
+        "_on_outcome",
+        "_outlet",
+        "_request_id",
+        "_responder",
+        "_session",
+    )
 
     def __init__(
         self,
@@ -34,8 +43,10 @@ class SessionSink(Waiting):
         request_id: str,
         *,
         on_outcome: Callable[[HttpSession], None] | None = None,
+        headers: Headers = (),
     ) -> None:
         self._session = session
+        self._headers = headers
         self._responder = responder
         self._request_id = request_id
         self._on_outcome = on_outcome
@@ -57,7 +68,7 @@ class SessionSink(Waiting):
         """The stream of the answer; None where the client left before it heard of one."""
         if self._log is None and not self._gone:
             self._log = self._session.new_stream()
-            self._outlet = self._responder.open_stream(self._session.headers)
+            self._outlet = self._responder.open_stream(self._headers)
             primed = self._session.core.version >= PRIMED_SINCE
             self._log.attach(self._outlet, primed=primed)
         return self._log
@@ -69,7 +80,7 @@ class SessionSink(Waiting):
         if self._on_outcome is not None:
             self._on_outcome(self._session)
         if self._log is None:
-            self._responder.respond(Reply(200, data, self._session.headers))
+            self._responder.respond(Reply(200, data, self._headers))
         else:
             self._end(Reply(200, data))
 
@@ -77,7 +88,7 @@ class SessionSink(Waiting):
         """The answers to a batch: one array, or one by one where there is a stream anyway."""
         if self._log is None:
             whole = b"[" + b",".join(answers) + b"]"
-            self._responder.respond(Reply(200, whole, self._session.headers))
+            self._responder.respond(Reply(200, whole))
             return
         for answer in answers:
             self._log.send(answer)

@@ -11,7 +11,7 @@ import contextlib
 from typing import Final, Protocol
 
 import msgspec
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Raw, Struct
 
 from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.errors import GatewayError
@@ -93,6 +93,27 @@ class Hub:
         deadline_s = means.clock.monotonic() + means.timeout_s(permit)
         with contextlib.suppress(GatewayError):
             self._peer.call(permit, call, _Nobody(), deadline_s=deadline_s)
+
+    def restore(self, permit: Permit, means: Means, session: Listener) -> None:
+        """Tell the server what ``session`` had told the one before it."""
+        for uri in session.subscriptions:
+            self.tell(permit, means, Call("resources/subscribe", b"0", {"uri": Raw(encode(uri))}))
+        needed = None if session.level is None else self.needed_level(session.level)
+        if needed is not None:
+            self.level = needed
+            level = {"level": Raw(encode(needed))}
+            self.tell(permit, means, Call("logging/setLevel", b"0", level))
+
+    def needed_level(self, level: str) -> str | None:
+        """The level to ask the server for; None: it sends all that is wanted already.
+
+        One level serves all who share the connection: what was wanted before, and what most servers
+        send unasked. Each session then gets what it wants.
+        """
+        if self.exclusive:
+            return level
+        needed = min((level, self.level or "info"), key=LEVELS.index)
+        return None if needed == self.level else needed
 
     def add(self, session: Listener) -> None:
         self._sessions[session] = None

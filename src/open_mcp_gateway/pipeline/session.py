@@ -129,7 +129,9 @@ class ClientSession:
         params, then = call.params or {}, None
         if call.method == "logging/setLevel":
             level = string_in(params, "level")
-            needed = self._needed_level(level)
+            if level not in LEVELS:
+                raise InvalidParams(f"'params.level' must be one of {', '.join(LEVELS)}")
+            needed = level if self._hub is None else self._hub.needed_level(level)
             if needed is None:
                 self.level = level
                 return None
@@ -252,20 +254,6 @@ class ClientSession:
 
     # ── what several sessions of one connection must not change for each other ───────────────────
 
-    def _needed_level(self, level: str) -> str | None:
-        """The level to ask the server for; None: it sends all that is wanted already.
-
-        One level serves all who share the connection: what was wanted before, and what most servers
-        send unasked. Each session then gets what it wants.
-        """
-        if level not in LEVELS:
-            raise InvalidParams(f"'params.level' must be one of {', '.join(LEVELS)}")
-        hub = self._hub
-        if hub is None or hub.exclusive:
-            return level
-        needed = min((level, hub.level or "info"), key=LEVELS.index)
-        return None if needed == hub.level else needed
-
     def _levelled(self, wanted: str, asked_for: str) -> Callable[[bool], None]:
         def then(done: bool) -> None:
             if done:
@@ -298,22 +286,10 @@ class ClientSession:
         hub = self._hub
         return hub is not None and not hub.exclusive and hub.subscribers(uri) > 0
 
-    def _restore(self, hub: Hub) -> None:
-        """Tell a new connection what the last one was told."""
-        for uri in self.subscriptions:
-            hub.tell(self.permit, self.means, Call("resources/subscribe", b"0", {"uri": _raw(uri)}))
-        needed = None if self.level is None else self._needed_level(self.level)
-        if needed is not None:
-            hub.level = needed
-            level = {"level": _raw(needed)}
-            hub.tell(self.permit, self.means, Call("logging/setLevel", b"0", level))
-
     # ── the server side ──────────────────────────────────────────────────────────────────────────
 
     def _attach(self, lease: Lease) -> Hub:
         """Hear what this connection's server says."""
-        if lease is self._attached and self._hub is not None:
-            return self._hub
         hub = lease.peer.audience
         if not isinstance(hub, Hub):
             hub = Hub(lease.peer, exclusive=bool(self.manner.owner))
@@ -324,7 +300,7 @@ class ClientSession:
             hub.add(self)
             if earlier is not None:
                 earlier.remove(self)
-                self._restore(hub)
+                hub.restore(self.permit, self.means, self)
         return hub
 
     def _hold(self, lease: Lease | None) -> None:
@@ -363,7 +339,9 @@ class ClientSession:
 
     def began(self, lease: Lease) -> Hub:
         """See ``Owner``."""
-        hub = self._attach(lease)
+        hub = self._hub
+        if hub is None or lease is not self._attached:
+            hub = self._attach(lease)
         if self.subscriptions or self._holding is not None:
             self._hold(lease)
         hub.began(self)
@@ -374,6 +352,9 @@ class ClientSession:
         raw_id = exchange.call.id
         if raw_id is not None and self._running.get(raw_id) is exchange:
             del self._running[raw_id]
+        hub, exchange.hub = exchange.hub, None
+        if hub is not None:
+            hub.ended(self)
 
     def settled(self) -> None:
         """See ``Owner``."""

@@ -37,7 +37,7 @@ class Owner(Listener, Protocol):
         """A call goes out on this connection, whose hub counts it."""
 
     def ended(self, exchange: SessionExchange) -> None:
-        """The call is over."""
+        """The call is over: neither the session nor a hub counts it any more."""
 
     def settled(self) -> None:
         """And its client has heard all there is to hear of it."""
@@ -72,24 +72,23 @@ class SessionExchange(Exchange):
         """What counts it while it is in flight."""
 
     def run(self, lease: Lease) -> bool:
-        self.hub = self._owner.began(lease)
+        hub = self.hub = self._owner.began(lease)
         if super().run(lease):
             return True
-        self._leave_hub()
+        self.hub = None
+        hub.ended(self._owner)
         return False
 
     def answered(self, message: bytes, upstream_id: int) -> None:
         if self._then is not None:
             self._tell(done=decode_incoming(message).error is UNSET)
         self._owner.ended(self)
-        self._leave_hub()
         super().answered(message, upstream_id)
         self._owner.settled()
 
     def fail(self, error: GatewayError) -> None:
         self._tell(done=False)
         self._owner.ended(self)
-        self._leave_hub()
         super().fail(error)
         self._owner.settled()
 
@@ -115,7 +114,6 @@ class SessionExchange(Exchange):
     def _stop(self, reason: str) -> None:
         self._tell(done=False)
         self._owner.ended(self)
-        self._leave_hub()
         super().cancel(reason)
 
     def asked(self, question: Question) -> None:
@@ -137,11 +135,6 @@ class SessionExchange(Exchange):
         then, self._then = self._then, None
         if then is not None:
             then(done)
-
-    def _leave_hub(self) -> None:
-        hub, self.hub = self.hub, None
-        if hub is not None:
-            hub.ended(self._owner)
 
 
 class Opening(Errand):

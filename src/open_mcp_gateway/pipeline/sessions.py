@@ -11,7 +11,7 @@ from open_mcp_gateway.auth.principal import Principal
 from open_mcp_gateway.errors import Busy, NotFound
 from open_mcp_gateway.names import KeyId, ServerId
 from open_mcp_gateway.pipeline.errand import Means
-from open_mcp_gateway.pipeline.reply import Headers, Outlet
+from open_mcp_gateway.pipeline.reply import Outlet
 from open_mcp_gateway.pipeline.session import ClientSession
 from open_mcp_gateway.pipeline.sink import HOLD_OPEN_S
 from open_mcp_gateway.pipeline.streamlog import StreamLog
@@ -38,9 +38,6 @@ class HttpSession:
     def __init__(self, core: ClientSession, principal: Principal) -> None:
         self.core = core
         self.principal = principal
-        self.headers: Headers = ((b"mcp-session-id", core.session_id.encode("ascii")),)
-        """What every answer carries."""
-
         self.standalone = StreamLog(0)
         """What belongs to no request; read by GET."""
 

@@ -39,4 +39,6 @@ def era_of(method: str, params: Params | None, version_header: str | None) -> Er
     by_header = version_header is not None and version_header not in LEGACY_VERSIONS
     if by_header and method != "initialize":
         return Era.MODERN
+    if params is None or "_meta" not in params:
+        return Era.LEGACY
     return Era.MODERN if claims_modern(params) else Era.LEGACY

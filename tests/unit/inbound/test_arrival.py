@@ -63,7 +63,7 @@ def test_a_session_is_named_once(ids: tuple[bytes, ...], named: bool, found: str
 )
 def test_what_is_accepted(accepts: tuple[bytes, ...], json: bool, events: bool) -> None:
     head = mcp_head(arrival(*((b"accept", one) for one in accepts)))
-    assert (head.takes_json, head.takes_events) == (json, events)
+    assert (head.takes_both, head.takes_events) == (json and events, events)
 
 
 def test_made_ids_do_not_count_requests() -> None:
