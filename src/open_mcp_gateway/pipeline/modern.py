@@ -211,9 +211,11 @@ class _ModernExchange(Exchange):
             return True
         params = self.call.params
         if self._mirrored is not None and params is not None:
-            if mirrors.must_wait(lease.peer, params, self._go_on):
+            schema = mirrors.schema_of(lease.peer, params)
+            # Who has not listed the tools must not get around the check by that.
+            if schema is None and lease.peer.wait_for_tools(self._go_on):
                 return True
-            problem = mirrors.mismatch(lease.peer, params, self._mirrored)
+            problem = mirrors.mismatch(schema, params, self._mirrored)
             if problem is not None:
                 self._settle(HeaderMismatch(problem))
                 return True
