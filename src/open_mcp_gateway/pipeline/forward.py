@@ -17,6 +17,7 @@ from open_mcp_gateway.pipeline.exchange import Exchange
 from open_mcp_gateway.pipeline.opening import initialize_result
 from open_mcp_gateway.pipeline.reply import ACCEPTED, Reply, Responder, failed, rpc_failure
 from open_mcp_gateway.pipeline.sink import ReplySink
+from open_mcp_gateway.pipeline.states import refuse_states
 from open_mcp_gateway.protocol.eras import Era
 from open_mcp_gateway.protocol.jsonrpc import Call, response
 from open_mcp_gateway.protocol.meta import without_connection_owned
@@ -75,8 +76,10 @@ class Forwarder:
         """
         try:
             permit = self.permits.get(principal, server_id)
-            if call.params is not None and "_meta" in call.params:
-                call = Call(call.method, call.id, without_connection_owned(call.params))
+            if call.params is not None:
+                refuse_states(call.params)
+                if "_meta" in call.params:
+                    call = Call(call.method, call.id, without_connection_owned(call.params))
             self.means.handles.check(principal.key_id, permit.entry.spec.id, call)
             errand = self._errand(permit, call, request_id, responder)
         except Exception as error:  # noqa: BLE001 - a boundary: a request without id was given one

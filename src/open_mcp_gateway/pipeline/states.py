@@ -38,6 +38,17 @@ _text = msgspec.json.Decoder(str)
 _members = Lenient(dict[str, Raw])
 
 
+def refuse_states(params: Params) -> None:
+    """For a face whose callers are never given a state: one that they send was another's.
+
+    Raises:
+        InvalidParams: there is one, in whatever spelling.
+    """
+    refuse_other_spellings(params, _GUARDED)
+    if _MEMBER in params:
+        raise InvalidParams("requestState is taken at /servers/{id}/mcp, where it was given out")
+
+
 class StateSeal:
     """Seals and opens states with a key of this process; a restart ends what still waits."""
 

@@ -164,6 +164,16 @@ async def test_a_cursor_of_nobody_is_refused_before_anything_is_sent() -> None:
     assert (lease.begun, lease.peer.calls) == (0, [])
 
 
+@pytest.mark.parametrize("member", ["requestState", "RequestState", "request_state"])
+async def test_a_state_that_was_given_to_nobody_here_is_refused(member: str) -> None:
+    lease = HandLease()
+    async with counter(lease) as place:
+        caller, exchange = place.send(Call("tools/call", b"1", {member: Raw(b'"of another"')}))
+        assert exchange is None
+        assert caller.error["code"] == INVALID_PARAMS
+    assert (lease.begun, lease.peer.calls) == (0, [])
+
+
 # Without a call upstream
 
 
