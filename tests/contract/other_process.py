@@ -16,16 +16,19 @@ def main(kind: str, where: str, task: str, *rest: str) -> None:
     if task == "create":
         die_at(int(rest[0]))
         place.create().close()
+        die_at(0)
         return
     if task == "upgrade":
         with_next_schema()
         die_at(int(rest[0]))
         place.open().close()
+        die_at(0)
         return
     store = place.open()
     if task == "transact":
         die_at(int(rest[0]))
         store.transact(three_at_once(rest[1]))
+        die_at(0)
     else:
         print("ready", flush=True)
         for line in sys.stdin:

@@ -133,7 +133,8 @@ def with_next_schema() -> None:
 
 
 def die_at(step: int) -> None:
-    """Kill this process with SIGKILL at the given beginning or end of a statement; 0: never."""
+    """Kill this process with SIGKILL at the given beginning or end of a statement; 0: no more. What
+    measures coverage executes statements too, when the process ends."""
     seen = 0
 
     def profile(frame: FrameType, event: str, arg: Any) -> None:
@@ -144,5 +145,4 @@ def die_at(step: int) -> None:
             if seen == step:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    if step:
-        sys.setprofile(profile)
+    sys.setprofile(profile if step else None)
