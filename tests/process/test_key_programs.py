@@ -135,7 +135,10 @@ def test_a_terminal_does_not_show_what_is_typed(tmp_path: Path) -> None:
     assert SOME_KEY.encode() not in shown
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.skipif(
+    not Path("/dev/full").exists(),
+    reason="needs a device that is always full, which only Linux has",
+)
 def test_a_secret_that_could_not_be_handed_over(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("auth: {store: k.db}\n")
     with Path("/dev/full").open("w") as full:

@@ -463,7 +463,9 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="looks at processes through /proc, which only Linux has"
+)
 def test_what_a_killed_gateway_leaves_is_found(pids: Path) -> None:
     root = SERVER.parents[2]
     gateway = subprocess.Popen(

@@ -11,7 +11,7 @@ from typing import TypeVar, final
 
 from open_mcp_gateway.access.policy import ROLES, Roles, holding_of, principal_of
 from open_mcp_gateway.auth.identify import Holding, Identifier, Reason
-from open_mcp_gateway.auth.principal import Platform, Principal
+from open_mcp_gateway.auth.principal import Principal
 from open_mcp_gateway.auth.records import KeyRecord, Source, TenantRecord
 from open_mcp_gateway.names import KeyId, TenantId
 
@@ -83,12 +83,6 @@ class Keyring:
     def not_live(self, record: KeyRecord, now_s: float) -> Reason | None:
         """Why ``record`` opens to nobody at that moment, whatever it may do; None: it opens."""
         return holding_of(record, self.tenants, self.roles).not_live(now_s)
-
-    def live_keys_of_platform(self, now_s: float) -> Iterable[KeyRecord]:
-        """Keys of no tenant that are in force: those that can be admins."""
-        for record in self.keys.values():
-            if isinstance(record.holder, Platform) and record.status(now_s) == "active":
-                yield record
 
 
 def _of_configuration(keys: Iterable[KeyRecord]) -> tuple[KeyRecord, ...]:

@@ -45,7 +45,6 @@ from open_mcp_gateway.secrecy import Secretive
 log = logging.getLogger(__name__)
 
 _REMEMBERED_S: Final = 24 * 3600.0
-_LONGEST_ID_CHARS: Final = 150
 
 
 class Created(Secretive, frozen=True, kw_only=True):

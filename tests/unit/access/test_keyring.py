@@ -132,12 +132,9 @@ def test_a_revoked_key_frees_no_secret_and_opens_nothing() -> None:
     assert ring.not_live(key("z"), now()) is None
 
 
-def test_keys_of_the_platform_in_force() -> None:
+def test_the_principal_of_a_record() -> None:
     root = platform_admin(digest_of(b"root"))
-    ended = key("ended", PLATFORM, expires_at=10.0)
-    ring = Keyring([TENANT], [root, key("a"), ended], now)
-    assert list(ring.live_keys_of_platform(now())) == [root]
-    assert ring.principal(root).key_id == root.id
+    assert Keyring([TENANT], [root, key("a")], now).principal(root).key_id == root.id
 
 
 def test_keys_of_the_configuration_are_known_through_changes() -> None:

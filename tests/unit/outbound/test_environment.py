@@ -50,7 +50,9 @@ def test_there_is_always_a_path() -> None:
     assert child_environment({}, {}, "1-2")["PATH"] == os.defpath
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="looks at processes through /proc, which only Linux has"
+)
 def test_the_mark_names_this_very_process() -> None:
     pid, _, token = owner_mark().partition("-")
     assert int(pid) == os.getpid()
