@@ -70,7 +70,7 @@ def test_networks_that_are_taken_away_end_what_was_opened_from_them(
     with ExitStack() as stack:
         gone = Opened(front, client, key, stack)
         stays = Opened(front, client, other, stack)
-        front.until(lambda: front.used("legacy") == (6, 6) and front.used("modern") == (4, 4))
+        all_there(front, 2)
         began_s = time.monotonic()
         office.patch(key, ip_allow=["10.0.0.0/8"])
         gone.ended(told=CHANGED)
