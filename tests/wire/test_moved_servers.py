@@ -56,7 +56,7 @@ def test_what_those_have_open_ends_who_may_not_use_it_any_more(
     with ExitStack() as stack:
         gone = Opened(front, client, key, stack)
         stays = Opened(front, client, other, stack)
-        all_there(front, 2, tenants=2)
+        all_there(front, 2)
         began_s = time.monotonic()
         move(front, *(one.id for one in SHARED))
         gone.ended(404, "not found")

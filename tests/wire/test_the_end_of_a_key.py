@@ -169,7 +169,7 @@ def test_what_it_has_open_ends_and_what_others_have_goes_on(
     with ExitStack() as stack:
         gone = Opened(front, client, key, stack)
         stays = Opened(front, client, other, stack)
-        all_there(front, 2, tenants=2)
+        all_there(front, 2, groups=2)
         ended_s = end(office, key)
         gone.ended(told="Invalid API key" if end in OPENS_NOTHING else CHANGED)
         assert time.time() - ended_s < WITHIN_S
@@ -188,11 +188,12 @@ def test_what_it_has_open_ends_and_what_others_have_goes_on(
         front.until(partial(_is_for, front, server_id, 1))
 
 
-def all_there(front: Face, keys: int, tenants: int = 1) -> None:
-    """Waits until everything of so many keys of so many tenants has reached its server."""
+def all_there(front: Face, keys: int, groups: int = 1) -> None:
+    """Waits until everything of so many keys, of which each of ``groups`` shares its servers, has
+    reached its server."""
     for server_id, calls in (("legacy", 3 * keys), ("modern", 2 * keys), ("own", keys)):
         front.until(partial(_has, front, server_id, calls))
-    front.until(partial(_is_for, front, "asleep", tenants))
+    front.until(partial(_is_for, front, "asleep", groups))
 
 
 def _has(front: Face, server_id: str, calls: int) -> bool:
