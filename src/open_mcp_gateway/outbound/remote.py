@@ -35,7 +35,8 @@ from open_mcp_gateway.outbound.handshake import (
     judge_discovery,
 )
 from open_mcp_gateway.outbound.http_modern import ModernPeer
-from open_mcp_gateway.outbound.http_session import Refused, SessionPeer, open_session
+from open_mcp_gateway.outbound.http_opening import Refused, open_session
+from open_mcp_gateway.outbound.http_session import SessionPeer
 from open_mcp_gateway.outbound.link import Link
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Handshake, Manner, Peer
 from open_mcp_gateway.outbound.proxy import Proxy, proxy_for
