@@ -20,6 +20,7 @@ from open_mcp_gateway.outbound.http_call import HttpCall, Resumption
 from open_mcp_gateway.outbound.http_opening import Refused, Session, denies_sessions, open_session
 from open_mcp_gateway.outbound.http_stream import StandingStream, pause_s, stream_request
 from open_mcp_gateway.outbound.link import Link
+from open_mcp_gateway.outbound.missed import missed
 from open_mcp_gateway.outbound.peer import Audience, Manner
 from open_mcp_gateway.outbound.relation import CANCELLED, PROGRESS
 from open_mcp_gateway.outbound.stamp import with_progress
@@ -29,6 +30,7 @@ from open_mcp_gateway.protocol.jsonrpc import (
     Call,
     Incoming,
     Params,
+    decode_incoming,
     encode,
     encode_params,
     notification,
@@ -251,6 +253,8 @@ class SessionPeer(HttpPeer):
         """The next call would be told the same; where that matters, do not wait for it."""
         if self._stateful:
             self.lose("lost its session; call again")
+        elif self._audience is not None and self._renewal is None:
+            self._begin_renewal()
 
     def _session_lost(self, call: HttpCall) -> None:
         why = "lost its session; the call may have taken effect, call again"
@@ -258,14 +262,17 @@ class SessionPeer(HttpPeer):
             if self._stateful:
                 self.lose(why)
                 return
-            self._unasked.questions.void()
-            self._stream.close()
-            self._renewal = self._loop.create_task(self._renew())
+            self._begin_renewal()
         if call.replayable and not call.retried:
             call.retried = True
             self.again(call)
         else:
             self.fail(call, self.link.broken(why))
+
+    def _begin_renewal(self) -> None:
+        self._unasked.questions.void()
+        self._stream.close()
+        self._renewal = self._loop.create_task(self._renew())
 
     async def _renew(self) -> None:
         why = ""
@@ -288,3 +295,5 @@ class SessionPeer(HttpPeer):
             self.lose(f"lost its session and gave no new one: {why}")
         else:
             self.release()
+            for message in missed(self._handshake):
+                self._take(decode_incoming(message), message)
