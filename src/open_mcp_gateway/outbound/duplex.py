@@ -27,7 +27,7 @@ from open_mcp_gateway.errors import (
 from open_mcp_gateway.outbound.channel import Channel, Loss
 from open_mcp_gateway.outbound.handshake import DISCOVER
 from open_mcp_gateway.outbound.inflight import InFlight, not_handed_on
-from open_mcp_gateway.outbound.listing import FirstLook, has_tools
+from open_mcp_gateway.outbound.listing import Look, has_tools
 from open_mcp_gateway.outbound.noise import Noise
 from open_mcp_gateway.outbound.own_request import OwnRequest
 from open_mcp_gateway.outbound.peer import Audience, Handshake, Ticket, Waiter
@@ -68,9 +68,9 @@ class DuplexPeer:
         "_channel",
         "_closing",
         "_entry",
-        "_first_look",
         "_handshake",
         "_inflight",
+        "_look",
         "_loop",
         "_loss",
         "_lost_callbacks",
@@ -100,7 +100,7 @@ class DuplexPeer:
         self._loss: Loss | None = None
         self._closing = False
         self._tools = ToolSchemas(entry.spec.id)
-        self._first_look: FirstLook | None = None
+        self._look: Look | None = None
         """Only at stateless servers that have tools."""
         self._lost_callbacks: list[Callable[[GatewayError], None]] = []
         self._noise = Noise(self._name)
@@ -171,7 +171,7 @@ class DuplexPeer:
         return self._tools.fields(tool)
 
     def wait_for_tools(self, then: Callable[[], None]) -> bool:
-        return self._first_look is not None and self._first_look.wait(then)
+        return self._look is not None and self._look.wait(then)
 
     async def probe(self) -> None:
         if self._stamp is None:
@@ -225,7 +225,8 @@ class DuplexPeer:
             self._stamp = Stamp(handshake.version)
             self._unasked.modern = True
             if has_tools(handshake):
-                self._first_look = FirstLook(self._tools, self._begin)
+                self._look = Look(self._tools, self._begin)
+                self._unasked.tools_changed = self._look.changed
 
     # As a Receiver
 

@@ -27,7 +27,7 @@ from open_mcp_gateway.outbound.handshake import (
 from open_mcp_gateway.outbound.http import NO_ENDPOINT, HttpPeer, version_header
 from open_mcp_gateway.outbound.http_call import HttpCall
 from open_mcp_gateway.outbound.link import Link
-from open_mcp_gateway.outbound.listing import FIRST_LISTING_S, Listing, has_tools
+from open_mcp_gateway.outbound.listing import FIRST_LISTING_S, RELIST_AFTER_S, Listing, has_tools
 from open_mcp_gateway.outbound.peer import Handshake
 from open_mcp_gateway.outbound.relation import (
     CANCELLED,
@@ -54,9 +54,6 @@ from open_mcp_gateway.protocol.jsonrpc import (
 )
 from open_mcp_gateway.protocol.mirrored import NOTHING, Fields, headers_for
 from open_mcp_gateway.protocol.surrogates import Lenient
-
-RELIST_AFTER_S: Final = 0.2
-"""Every listener hears of a change; one look at the tools is enough for all of them."""
 
 _OWN_RESULTS: Final = frozenset({LISTEN, LIST})
 """Methods whose results are not passed on as they came."""
@@ -242,7 +239,14 @@ class ModernPeer(HttpPeer):
 
     def _tools_changed(self) -> None:
         if self._relisting is None:
-            self._relisting = self._loop.call_later(RELIST_AFTER_S, self._list)
+            self._relisting = self._loop.call_later(RELIST_AFTER_S, self._relist)
+
+    def _relist(self) -> None:
+        self._relisting = None
+        if self._listing is None:
+            self._list()
+        else:  # that may have seen what was before the change
+            self._tools_changed()
 
     def _list(self) -> None:
         """Go through all pages once more, unless that is under way."""
