@@ -41,7 +41,8 @@ from open_mcp_gateway.outbound.link import Link
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Handshake, Manner, Peer
 from open_mcp_gateway.outbound.proxy import Proxy, proxy_for
 from open_mcp_gateway.outbound.settings import OutboundSettings
-from open_mcp_gateway.outbound.sse import SseChannel, open_sse
+from open_mcp_gateway.outbound.sse import open_sse
+from open_mcp_gateway.outbound.sse_channel import SseChannel
 from open_mcp_gateway.outbound.tls import BadTls, client_context
 from open_mcp_gateway.outbound.verdicts import EraVerdicts, Verdict
 from open_mcp_gateway.protocol.eras import LATEST_MODERN, Era
