@@ -216,6 +216,36 @@ async def test_a_stream_that_ends_is_opened_again_where_it_ended() -> None:
         await peer.aclose()
 
 
+async def cut_short(_request: Request, line: Line) -> None:
+    await stream(line, b": here\n\n")
+
+
+async def test_a_stream_that_stood_is_soon_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_stream, "STOOD_S", 0.0)
+    async with raw_server(sessions(plain, cut_short)) as server:
+        peer = await open_at(server.url)
+        # With pauses that double, so many would take minutes.
+        await server.saw(lambda: sum(one.verb == "GET" for one in server.requests) == 16)
+        await peer.aclose()
+
+
+async def test_a_server_that_wants_no_pause_gets_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_stream, "LEAST_RETRY_S", 60.0)
+    ended = asyncio.Event()
+
+    async def hasty(_request: Request, line: Line) -> None:
+        await stream(line, identified("g-1", retry_ms=0))
+        ended.set()
+
+    async with raw_server(sessions(plain, hasty)) as server:
+        peer = await open_at(server.url)
+        await asyncio.wait_for(ended.wait(), 10)
+        for _ in range(20):  # time enough for many
+            await ask(peer, "tools/list")
+        assert [one.verb for one in server.requests].count("GET") == 1
+        await peer.aclose()
+
+
 async def test_closing_ends_the_stream() -> None:
     gone = asyncio.Event()
     standing = Standing()
