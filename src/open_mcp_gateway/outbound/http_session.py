@@ -19,7 +19,7 @@ from open_mcp_gateway.outbound.http import NO_ENDPOINT, HttpPeer
 from open_mcp_gateway.outbound.http_call import HttpCall, Resumption
 from open_mcp_gateway.outbound.http_opening import Refused, Session, denies_sessions, open_session
 from open_mcp_gateway.outbound.http_stream import StandingStream, pause_s, stream_request
-from open_mcp_gateway.outbound.link import Link
+from open_mcp_gateway.outbound.link import DOUBT, Link
 from open_mcp_gateway.outbound.missed import missed
 from open_mcp_gateway.outbound.peer import Audience, Manner
 from open_mcp_gateway.outbound.relation import CANCELLED, PROGRESS
@@ -240,7 +240,7 @@ class SessionPeer(HttpPeer):
 
     def _cannot_resume(self, call: HttpCall, why: str) -> None:
         text = "broke off its event stream and does not go on with it"
-        self.fail(call, self.link.broken(f"{text} ({why}); the call may have taken effect"))
+        self.fail(call, self.link.broken(f"{text} ({why}){DOUBT}"))
 
     # A session lost: HTTP 404 (basic/transports#session-management)
 
@@ -257,7 +257,7 @@ class SessionPeer(HttpPeer):
             self._begin_renewal()
 
     def _session_lost(self, call: HttpCall) -> None:
-        why = "lost its session; the call may have taken effect, call again"
+        why = "lost its session; call again"
         if call.session is self._session and self._renewal is None:
             if self._stateful:
                 self.lose(why)
@@ -267,7 +267,7 @@ class SessionPeer(HttpPeer):
             call.retried = True
             self.again(call)
         else:
-            self.fail(call, self.link.broken(why))
+            self.fail(call, self.link.broken(why + DOUBT))
 
     def _begin_renewal(self) -> None:
         self._unasked.questions.void()
