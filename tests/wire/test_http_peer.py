@@ -282,13 +282,13 @@ async def test_of_a_call_that_was_not_sent_nothing_is_in_doubt(how: str) -> None
         await server.saw(lambda: "tools/call" in server.methods())
         _, waiting = start(peer, "tools/call", CALL, within_s=0.05 if how == "late" else 30)
         if how == "late":
-            with pytest.raises(UpstreamTimeout, match="could not be sent 'tools/call' in time$"):
+            with pytest.raises(UpstreamTimeout, match=r"could not be sent 'tools/call' in time$"):
                 await waiting.message()
         await peer.aclose()
         with pytest.raises(UpstreamBroken, match="was stopped; the call may have taken effect"):
             await busy.message()
         if how == "closed":
-            with pytest.raises(UpstreamBroken, match="was stopped$"):
+            with pytest.raises(UpstreamBroken, match=r"was stopped$"):
                 await waiting.message()
         assert server.methods().count("tools/call") == 1
 
