@@ -12,6 +12,7 @@ from open_mcp_gateway.errors import (
     UpstreamBroken,
     UpstreamUnavailable,
 )
+from open_mcp_gateway.outbound import http_session
 from open_mcp_gateway.outbound.verdicts import EraVerdicts
 from tests.wire.remotes import (
     CALL,
@@ -322,3 +323,45 @@ async def test_closing_does_not_wait_for_a_ping_after_an_odd_answer() -> None:
             await ask(peer, "tools/call", CALL)
         await server.saw(lambda: "ping" in server.methods())
         await peer.aclose()
+
+
+# Sessions that nobody came to use
+
+
+def what(request: Request) -> str:
+    return request.method if request.body else request.verb
+
+
+@pytest.mark.parametrize("how", ["refused", "cut", "given up", "given up on the stream"])
+async def test_a_session_that_is_not_used_is_ended(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_session, "LISTEN_PATIENCE_S", 60.0)
+
+    async def silent(_request: Request, line: Line) -> None:
+        await line.gone()
+
+    inner = sessions(plain, silent if how.endswith("stream") else None)
+
+    async def behave(request: Request, line: Line) -> None:
+        if not request.body or request.method != "notifications/initialized":
+            await inner(request, line)
+        elif how == "refused":
+            await line.reply(b"", "500 Oops")
+        elif how == "cut":
+            await line.cut()
+        elif how == "given up":
+            await line.gone()
+        else:
+            await inner(request, line)
+
+    async with raw_server(behave) as server:
+        opening = asyncio.ensure_future(open_at(server.url))
+        if how.startswith("given up"):
+            last = "GET" if how.endswith("stream") else "notifications/initialized"
+            await server.saw(lambda: last in map(what, server.requests))
+            opening.cancel()
+        with pytest.raises((UpstreamUnavailable, asyncio.CancelledError)):
+            await opening
+        ended = [one for one in server.requests if one.verb == "DELETE"]
+        assert [one.headers["mcp-session-id"] for one in ended] == ["s1"]

@@ -22,7 +22,7 @@ from open_mcp_gateway.outbound.handshake import (
     initialize_params,
     read_initialize,
 )
-from open_mcp_gateway.outbound.http import NO_ENDPOINT, version_header
+from open_mcp_gateway.outbound.http import GOODBYE_S, NO_ENDPOINT, version_header
 from open_mcp_gateway.outbound.link import Link
 from open_mcp_gateway.outbound.peer import Handshake, Manner
 from open_mcp_gateway.protocol.eras import LATEST_LEGACY
@@ -70,10 +70,26 @@ async def open_session(link: Link, manner: Manner) -> Session | Refused:
     if reply.session_id and not _SESSION_ID.fullmatch(reply.session_id):
         return Refused(reply, "sent a session id that no header can carry")
     session = _session(agreed, reply.session_id)
-    told = await link.ask(session.headers, notification(INITIALIZED, None), None)
+    try:
+        told = await link.ask(session.headers, notification(INITIALIZED, None), None)
+    except BaseException:
+        await end_session(link, session)
+        raise
     if told.status >= 300:
+        await end_session(link, session)
         return Refused(told, f"refused {INITIALIZED} (HTTP {told.status})")
     return session
+
+
+async def end_session(link: Link, session: Session) -> None:
+    """Tell the server that nobody needs it any more. Bounded; completes under cancellation."""
+    if not session.has_id:
+        return
+    with anyio.move_on_after(GOODBYE_S, shield=True):
+        try:
+            await link.exchange(link.head(b"DELETE") + session.headers + b"\r\n")
+        except (UpstreamError, Busy):
+            return  # it ends by itself, or has already
 
 
 def _session(handshake: Handshake, session_id: bytes) -> Session:

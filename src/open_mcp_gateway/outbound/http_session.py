@@ -13,11 +13,12 @@ import anyio
 from msgspec import UNSET
 
 from open_mcp_gateway.errors import Busy, UpstreamError
+from open_mcp_gateway.outbound import http_opening as opening
 from open_mcp_gateway.outbound.answer import Reply, error_code
 from open_mcp_gateway.outbound.doubt import NOT_AS_IT_WAS, Doubt
 from open_mcp_gateway.outbound.http import NO_ENDPOINT, HttpPeer
 from open_mcp_gateway.outbound.http_call import HttpCall, Resumption
-from open_mcp_gateway.outbound.http_opening import Refused, Session, denies_sessions, open_session
+from open_mcp_gateway.outbound.http_opening import Refused, Session
 from open_mcp_gateway.outbound.http_stream import StandingStream, pause_s, stream_request
 from open_mcp_gateway.outbound.link import DOUBT, Link
 from open_mcp_gateway.outbound.missed import missed
@@ -137,7 +138,7 @@ class SessionPeer(HttpPeer):
 
     async def _denied(self) -> bool:
         self._last_id += 1
-        return await denies_sessions(self.link, self._session, self._last_id)
+        return await opening.denies_sessions(self.link, self._session, self._last_id)
 
     def _judge_anew(self) -> None:
         self._on_misjudged()
@@ -156,12 +157,8 @@ class SessionPeer(HttpPeer):
         if self._renewal is not None:
             self._renewal.cancel()
             await asyncio.wait([self._renewal])
-        elif self._session.has_id and not lost:
-            request_ = self.link.head(b"DELETE") + self._session.headers + b"\r\n"
-            try:
-                await self.link.exchange(request_)
-            except UpstreamError:
-                return  # it ends by itself, or has already
+        elif not lost:
+            await opening.end_session(self.link, self._session)
 
     # What the server sends of itself
 
@@ -278,7 +275,7 @@ class SessionPeer(HttpPeer):
         why = ""
         try:
             with anyio.fail_after(RENEW_S):
-                opened = await open_session(self.link, self._manner)
+                opened = await opening.open_session(self.link, self._manner)
                 if isinstance(opened, Refused):
                     why = opened.reason
                 else:

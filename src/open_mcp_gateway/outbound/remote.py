@@ -241,7 +241,7 @@ class _Opening:
         if not isinstance(opened, Refused):
             peer = SessionPeer(self.link, opened, manner, self._misjudged)
             if self._manner.era is not Era.MODERN:
-                await peer.listen()
+                await _listening(peer)
             return peer
         self.link.check(opened.reply)
         self._refuse_outage(opened.reply)
@@ -270,3 +270,11 @@ class _Opening:
             return peer
         reason = greeting.reason if isinstance(greeting, NoWay) else "ended during the handshake"
         raise self.link.unavailable(reason)
+
+
+async def _listening(peer: SessionPeer) -> None:
+    try:
+        await peer.listen()
+    except BaseException:
+        await peer.aclose()  # the server would keep the session
+        raise
