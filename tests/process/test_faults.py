@@ -137,6 +137,12 @@ def test_a_crash_at_start(running: Running) -> None:
     assert shown.json["status"] in {"stopped", "unhealthy"}
     assert SECRET not in shown.body.decode()
     assert echoes(running, "echo")
+    changes = [
+        line for line in running.log("server state changed") if line["server"] == shown.json["id"]
+    ]
+    assert {one["level"] for one in changes if one["state"] in {"stopped", "unhealthy"}} == {
+        "warning"
+    }
 
 
 def test_a_server_that_refuses_the_handshake(running: Running) -> None:

@@ -404,9 +404,12 @@ async def test_closing_fails_what_is_in_flight_and_is_no_loss() -> None:
 async def test_a_request_that_could_not_be_delivered_fails() -> None:
     bench = Bench()
     outcome, _ = bench.call()
-    bench.receiver.undelivered(1, UpstreamUnavailable("no connection"))
-    bench.receiver.undelivered(1, UpstreamUnavailable("no connection"))
+    for _ in range(2):
+        bench.receiver.undelivered(1, UpstreamUnavailable("no connection"), doubtful=False)
     assert outcome.error.public == "no connection"
+    outcome, _ = bench.call()
+    bench.receiver.undelivered(2, UpstreamBroken("no answer"), doubtful=True)
+    assert outcome.error.public == "no answer; the call may have taken effect"
 
 
 async def test_a_server_that_does_not_read_makes_callers_busy() -> None:
