@@ -123,6 +123,8 @@ async def test_another_file_in_the_folder_is_no_change(file: Path) -> None:
         (file.parent / "unrelated").write_text("x")
         await settle()
         assert calls.count == 0
+        file.write_text("other")
+        await calls.next()
 
 
 async def test_an_editor_that_renames_over_the_file(file: Path) -> None:

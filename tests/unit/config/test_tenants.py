@@ -280,6 +280,7 @@ OWN_KEY = [
         (ci("expires_at: '2030-01-01T00:00:60Z'"), f"tenants[0].keys[0].expires_at: {MOMENT}"),
         (ci("expires_at: '2030-01-01T00:00:00+24:00'"), f"tenants[0].keys[0].expires_at: {MOMENT}"),
         ("roles:", "roles: must be a mapping, but is empty; write a value or remove the line"),
+        ("roles: []\n" + ci("role: caller"), "roles: must be a mapping, but is a list; write a mapping"),
         ("roles: {admin: []}", "roles.admin: is a built-in role, which cannot be redefined; choose another name"),
         ("roles: {Viewer: []}", "roles.Viewer: is a built-in role, which cannot be redefined; choose another name"),
         ("roles: {'a b': []}", f'roles["a b"]: {NAME}'),
@@ -295,8 +296,9 @@ OWN_KEY = [
         ("auth: {store: true}", "auth.store: is true or false, not text; quote it"),
         ("auth: {store: [x]}", "auth.store: must be text, but is a list; write text"),
         *((f"auth: {{store: '{text}'}}", "auth.store: is the address of no store that is known; write a path, sqlite:///absolute/path or postgresql://…")
-          for text in ("mysql://h/d", "sqlite://keys.db", "sqlite::memory:", "postgres://h/d", "sqlite:keys.db", "POSTGRESQL://h/d")),
+          for text in ("mysql://h/d", "sqlite://keys.db", "sqlite::memory:", "postgres://h/d", "postgres:h", "postgresql:h", "sqlite:keys.db", "POSTGRESQL://h/d")),
         ("auth: {store: 'sqlite:///a?mode=ro'}", "auth.store: holds '?' or '#', which the address of a file cannot have; remove it"),
+        ("auth: {store: 'sqlite:///a#b'}", "auth.store: holds '?' or '#', which the address of a file cannot have; remove it"),
         ("auth: {store: '~nobody-of-that-name/x'}", "auth.store: '~' leads to no home folder; write the whole path"),
         ("auth: {store: .}", "auth.store: is a folder; name the file in it"),
         ("auth: {store: new/}", "auth.store: is a folder; name the file in it"),
@@ -342,10 +344,11 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
         "  keys:\n"
         "  - {name: ci, role: x, tools: y}\n"
         "- 5\n"
-        "roles: {x: y}\n"
+        "roles: {admin: [], x: y}\n"
         "auth: {store: '', pepper: x}\n",
     )
     assert [problem.split(": ")[0] for problem in problems] == [
+        "8 roles.admin",
         "8 roles.x",
         "7 tenants[1]",
         "4 tenants[0].namespace",
