@@ -42,6 +42,9 @@ TESTS: Final = {
     "access": ("tests/unit/access",),
     "config": ("tests/unit/config",),
 }
+ELSEWHERE: Final = {"config/watch.py": ("tests/process/test_watch.py",)}
+"""Tests of single modules that stand apart because of what they do; they come last."""
+
 LEFT_OUT: Final = ("tests/unit/access/test_timing.py", "tests/unit/auth/test_scanner_rule.py")
 """What measures, and what looks at other things than the program."""
 
@@ -111,9 +114,11 @@ class Module:
         self.name = f"open_mcp_gateway.{place.removesuffix('.py').replace('/', '.')}"
         folders = [ROOT / one for one in TESTS[self.package]]
         own = folders[0] / f"test_{rest}"
-        self.tests = [*([[own]] if own.exists() else []), folders]
+        apart = [ROOT / one for one in ELSEWHERE.get(place, ())]
+        stages = [[own] if own.exists() else [], folders, apart]
+        self.tests = [one for one in stages if one]
         text = self.path.read_bytes() + Path(__file__).with_name("mutants.py").read_bytes()
-        for folder in folders:
+        for folder in (*folders, *apart):
             files = sorted(folder.glob("*.py")) if folder.is_dir() else [folder]
             text += b"".join(one.read_bytes() for one in files)
         self.kept = KEPT / f"{self.name}-{hashlib.sha256(text).hexdigest()[:16]}.jsonl"

@@ -93,12 +93,11 @@ class KeyReader:
             return None
         if name == "api_key_hash":
             return self._from_hash(node, found)
-        key = found.real.encode("utf-8", "surrogatepass")
         if name == "api_key_file":
-            key = self._from_file(node, found.real) or b""
-            if not key:
-                return None
-        elif found.defaulted:
+            key = self._from_file(node, found.real)
+            return digest_of(key) if key and self._usable(node, found, key) else None
+        key = found.real.encode("utf-8", "surrogatepass")
+        if found.defaulted:
             names = ", ".join(found.defaulted)
             message = f"{names} is not set, so the default in this file is the key; set {names}"
             self._warnings.append(Problem(node.where, message))
