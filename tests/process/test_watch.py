@@ -17,7 +17,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from open_mcp_gateway.config.watch import watch
+from open_mcp_gateway.config.watch import _folders, _Notifier, watch
 from open_mcp_gateway.errors import ReloadFailed
 
 pytestmark = pytest.mark.anyio
@@ -127,6 +127,48 @@ async def test_another_file_in_the_folder_is_no_change(file: Path) -> None:
         await calls.next()
 
 
+async def test_what_happens_further_down_wakes_nobody(file: Path) -> None:
+    asked = 0
+    (file.parent / "sub").mkdir()
+
+    def paths() -> list[Path]:
+        nonlocal asked
+        asked += 1
+        return [file]
+
+    async with watching(paths):
+        before = asked
+        (file.parent / "sub" / "catalog.yaml").write_text("x")
+        await settle()
+        assert asked == before
+
+
+async def test_a_change_makes_nobody_listen_anew(file: Path) -> None:
+    """Setting up the watches takes a thread each time; only a folder made anew is worth that."""
+    async with anyio.create_task_group() as tasks:
+        notifier = _Notifier(tasks)
+        await notifier.follow(_folders([file]))
+        first = notifier._stop
+        changes: list[Callable[[], object]] = [
+            lambda: file.write_text("other"),
+            lambda: file.parent.chmod(0o700),
+            file.unlink,
+        ]
+        for change in changes:
+            change()
+            with anyio.fail_after(10):
+                await notifier.wait(NEVER_S)
+            await notifier.follow(_folders([file]))
+            assert notifier._stop is first
+        file.parent.rmdir()
+        with anyio.fail_after(10):
+            await notifier.wait(NEVER_S)
+        file.parent.mkdir()
+        await notifier.follow(_folders([file]))
+        assert notifier._stop is not first
+        notifier.stop()
+
+
 async def test_an_editor_that_renames_over_the_file(file: Path) -> None:
     async with watching(lambda: [file]) as calls:
         for content in ("one", "two"):
@@ -212,6 +254,9 @@ async def test_a_briefly_absent_file_with_the_same_content_is_no_change(
         assert calls.count == 0
         file.write_text("other")
         await calls.next()
+        file.unlink()
+        await settle()
+        assert len(caplog.records) == 2
 
 
 async def test_a_folder_deleted_and_made_again(tmp_path: Path) -> None:
@@ -320,7 +365,12 @@ async def test_a_failing_reload_does_not_end_the_watch(
         await settle()
         file.write_text("two")
         await calls.next()
-        assert "reload failed" in caplog.text
+        await settle()
+    for record in caplog.records:
+        assert record.message == "reload failed"
+        told = record.exc_info[1] if record.exc_info else record.__dict__["reason"]
+        assert str(told) == str(failure)
+    assert len(caplog.records) == 2
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder", "broken link", "loop"])

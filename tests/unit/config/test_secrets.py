@@ -141,6 +141,7 @@ EDGES = "starts or ends with white space; remove it"
         ("api_key: ${BYTES}", f"{CHARACTERS} (the value comes from BYTES)"),
         ('api_key: "test-key\\0"', CHARACTERS),
         ("api_key: ${LONG}", "is longer than 512 bytes; use a shorter key (the value comes from LONG)"),
+        (f"api_key: {'0123456789abcde ' * 31}0123456789abcde/", CHARACTERS),
         ("api_key: 12345678901234567890", f"is a whole number {QUOTE}"),
         ("api_key: 0x1234567890abcdef", f"is a whole number {QUOTE}"),
         ("api_key: 1234567890.123456", f"is a number {QUOTE}"),
