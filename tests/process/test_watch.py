@@ -48,13 +48,22 @@ class Calls:
 
 @contextlib.asynccontextmanager
 async def watching(
-    paths: Callable[[], Iterable[Path]], poll_s: float = NEVER_S
+    paths: Callable[[], Iterable[Path]],
+    poll_s: float = NEVER_S,
+    last_read: Callable[[], dict[Path, bytes]] = dict,
 ) -> AsyncIterator[Calls]:
     """``watch`` at work, and ended soon after."""
     calls = Calls()
     async with anyio.create_task_group() as tasks:
         await tasks.start(
-            partial(watch, paths, calls.changed, debounce_s=DEBOUNCE_S, poll_s=poll_s)
+            partial(
+                watch,
+                paths,
+                calls.changed,
+                last_read=last_read,
+                debounce_s=DEBOUNCE_S,
+                poll_s=poll_s,
+            )
         )
         yield calls
         tasks.cancel_scope.cancel()
@@ -125,6 +134,24 @@ async def test_another_file_in_the_folder_is_no_change(file: Path) -> None:
         assert calls.count == 0
         file.write_text("other")
         await calls.next()
+
+
+async def test_files_are_read_only_when_something_about_them_changed(file: Path) -> None:
+    reads = 0
+
+    def last_read() -> dict[Path, bytes]:
+        nonlocal reads
+        reads += 1
+        return {}
+
+    async with watching(lambda: [file], last_read=last_read) as calls:
+        file.write_text("other")
+        await calls.next()
+        await settle()
+        before = reads
+        (file.parent / "unrelated").write_text("x")
+        await settle()
+        assert reads == before
 
 
 async def test_what_happens_further_down_wakes_nobody(file: Path) -> None:
@@ -396,7 +423,12 @@ async def test_things_that_are_no_files_are_left_alone(tmp_path: Path, kind: str
 async def test_polling_where_no_notifier_can_be_had(
     file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Two file descriptors are left: the notifier needs three, reading a file one."""
+    """Two file descriptors are left: the notifier needs three, reading a file one. It is tried
+    again in other folders, and not told again."""
+    other = file.parent / "sub" / "other.yaml"
+    other.parent.mkdir()
+    other.write_text("one")
+    paths = [file]
     gc.collect()  # what earlier tests left must not give descriptors back in the middle
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     taken: list[int] = []
@@ -407,11 +439,29 @@ async def test_polling_where_no_notifier_can_be_had(
                 taken.append(os.open(os.devnull, os.O_RDONLY))
         os.close(taken.pop())
         os.close(taken.pop())
-        async with watching(lambda: [file], poll_s=0.05) as calls:
+        async with watching(lambda: paths, poll_s=0.05) as calls:
+            calls.then = lambda: paths.append(other)
             file.write_text("changed")
+            await calls.next()
+            await settle()
+            other.write_text("two")
             await calls.next()
     finally:
         for descriptor in taken:
             os.close(descriptor)
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
-    assert "no file notifications, polling" in caplog.text
+    [record] = [one for one in caplog.records if one.name == "open_mcp_gateway.config.watch"]
+    assert record.message == "no file notifications, polling"
+    assert "Too many open files" in record.__dict__["reason"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="file modes do not bind root; runs as any other user")
+async def test_a_folder_that_may_not_be_listened_to_hides_no_other(tmp_path: Path) -> None:
+    files = [tmp_path / name / "file" for name in ("closed", "open")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text("one")
+    files[0].parent.chmod(0o311)
+    async with watching(lambda: files) as calls:
+        files[1].write_text("two")
+        await calls.next()
