@@ -204,7 +204,8 @@ class Module:
             _try_few_examples()
             _forget_the_program()
             sys.meta_path.insert(0, Finder(self.name, self.path, code))
-            return int(pytest.main([*ARGUMENTS, str(file)]))
+            ended = pytest.main([*ARGUMENTS, str(file)])
+            return 0 if ended == pytest.ExitCode.NO_TESTS_COLLECTED else int(ended)
         return 1
 
 
