@@ -30,7 +30,9 @@ def test_the_folder_of_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert leading_to(Path("../file")) == {folder}
 
 
-@pytest.mark.parametrize("place", ["file", "a/file", "a/b/file", "x" * 300, "a/" + "x" * 300])
+@pytest.mark.parametrize(
+    "place", ["file", "a/file", "a/b/file", "x" * 300, "a/" + "x" * 300, "x" * 300 + "/file"]
+)
 def test_the_last_folder_there_is_of_a_file_that_is_not(folder: Path, place: str) -> None:
     assert leading_to(folder / place) == {folder}
 
