@@ -520,7 +520,7 @@ def test_a_gateway_that_restarts_under_a_session(tmp_path: Path) -> None:
     with run_gateway(tmp_path, [talker("legacy")]) as running, session_at(running) as program:
         address = f"127.0.0.1:{running.gateway.port}"
         running.gateway.process.terminate()
-        running.gateway.process.wait(20)
+        running.gateway.process.wait(60)
         with run_gateway(tmp_path, [talker("legacy")], {"listen_addr": address}):
             assert "result" in program.ask("tools/list", id=2)
             program.call("echo", id=3, text="again")
