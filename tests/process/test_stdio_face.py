@@ -520,7 +520,7 @@ def test_a_gateway_that_restarts_under_a_session(tmp_path: Path) -> None:
     with run_gateway(tmp_path, [talker("legacy")]) as running, session_at(running) as program:
         address = f"127.0.0.1:{running.gateway.port}"
         running.gateway.process.terminate()
-        running.gateway.process.wait(20)
+        running.gateway.process.wait(60)
         with run_gateway(tmp_path, [talker("legacy")], {"listen_addr": address}):
             program.send("tools/list", id=2)
             assert "result" in until_answer(program, 2)[1]

@@ -47,7 +47,7 @@ class Hearing:
         self._heard.set()
 
     async def until(self, notes: int = 0, questions: int = 0) -> None:
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while len(self.notes) < notes or len(self.questions) < questions:
                 self._heard = anyio.Event()
                 await self._heard.wait()
@@ -377,7 +377,7 @@ async def test_the_schemas_can_be_waited_for(mode: str, known: bool) -> None:
         listed = [anyio.Event() for _ in range(3)]
         assert [caller.peer.wait_for_tools(one.set) for one in listed] == [known] * 3
         assert not any(one.is_set() for one in listed)
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             for one in listed if known else ():
                 await one.wait()
         assert (caller.peer.mirrored("echo") is not None) is known
@@ -416,7 +416,7 @@ async def test_nobody_waits_for_the_schemas_of_a_server_that_is_gone() -> None:
         late = anyio.Event()
         assert caller.peer.wait_for_tools(late.set)
         await caller.peer.aclose()
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             await late.wait()
 
 

@@ -132,7 +132,7 @@ async def test_a_server_that_is_modern_no_more_is_lost_and_asked_anew(after: Beh
         peer.on_lost(lost.put_nowait)
         server.behave = after
         _, called = start(peer, "tools/call", CALL)
-        why = await asyncio.wait_for(lost.get(), 10)
+        why = await asyncio.wait_for(lost.get(), 60)
         assert "no longer speaks as it did" in why.public
         assert called.settled
         assert server.methods().count("server/discover") == 2

@@ -69,7 +69,7 @@ class Standing:
         await line.gone()
 
     async def push(self, *events: bytes) -> None:
-        await asyncio.wait_for(self.up.wait(), 10)
+        await asyncio.wait_for(self.up.wait(), 60)
         assert self.line is not None
         for data in events:
             await self.line.send(b"%x\r\n%b\r\n" % (len(data), data))
@@ -257,7 +257,7 @@ async def test_closing_ends_the_stream() -> None:
     async with raw_server(sessions(plain, opened)) as server:
         peer = await open_at(server.url)
         await peer.aclose()
-        await asyncio.wait_for(gone.wait(), 5)
+        await asyncio.wait_for(gone.wait(), 60)
         assert len(standing.gets) == 1
 
 
@@ -440,7 +440,7 @@ async def test_a_lost_session_with_a_state_is_noticed_on_its_stream() -> None:
         await ask(peer, "tools/call", CALL)
         peer.on_lost(lambda _: gone.set())
         await standing.end()
-        await asyncio.wait_for(gone.wait(), 5)
+        await asyncio.wait_for(gone.wait(), 60)
         await peer.aclose()
 
 

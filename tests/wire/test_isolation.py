@@ -216,11 +216,12 @@ def test_a_question_whose_client_is_gone_is_refused(front: Face, client: MakeCli
 
 
 def test_a_person_may_take_longer_than_the_server(client: MakeClient) -> None:
-    with face("hot", talker("legacy", "legacy"), request_timeout_seconds=1) as running:
+    with face("hot", talker("legacy", "legacy"), request_timeout_seconds=2) as running:
+        running.start("legacy")
         one = client(running, "legacy").initialize(roots={})
         asked = one.call("ask", method="roots/list")
         question = asked.next()
-        assert asked.is_silent(1.5)
+        assert asked.is_silent(2.5)
         one.answer(question, {"roots": []})
         assert json.loads(asked.text())["result"] == {"roots": []}
         late = one.call("gated_progress", gate="never")
