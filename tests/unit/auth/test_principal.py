@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from open_mcp_gateway.auth.principal import PLATFORM, Permission, Principal
 from open_mcp_gateway.auth.scope import EVERYTHING, UNNARROWED, ScopeText
@@ -84,8 +85,9 @@ def test_who_lost_a_right_no_longer_includes_who_had_it(
 ) -> None:
     assert made(**more).includes(made(**less))
     assert not made(**less).includes(made(**more))
-    for same in (more, less):
-        assert made(**same).includes(made(**same))
+    for same in (made(**more), made(**less)):
+        assert same.includes(same)
+        assert same.includes(replace(same))
 
 
 @pytest.mark.parametrize("other", [{"key_id": KeyId("other")}, {"holder": TenantId("beta")}])
