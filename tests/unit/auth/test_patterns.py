@@ -58,6 +58,7 @@ def test_a_star_elsewhere(text: str) -> None:
         ("query", ITEM),
         ("pg/", ITEM),
         ("/", ITEM),
+        ("p*/", ITEM),
         ("pg/q*y", STAR),
         ("pg/**", STAR),
         ("*/query", STAR),
