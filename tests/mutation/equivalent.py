@@ -23,7 +23,7 @@ EQUIVALENT: Final[dict[tuple[str, str, str], str]] = {
         "access/explain.py",
         "_, name, granted = min(fitting, key=lambda one: one[:2])",
         "2 becomes 3",
-    ): ("no two have the same name, so what comes after it is not compared"),
+    ): "no two have the same name, so what comes after it is not compared",
     ("access/keyring.py", 'Id = TypeVar("Id")', "'Id' is another text"): _NEVER_READ,
     ("access/keyring.py", 'Record = TypeVar("Record")', "'Record' is another text"): _NEVER_READ,
     (
