@@ -64,7 +64,7 @@ def patched(case: Case, changes: list[Change]) -> Case:
                 assert change.op == "remove"
                 del place[int(last)]
         else:
-            assert (change.op == "replace") is (last in place)
+            assert change.op == ("replace" if last in place else "add")
             place[last] = change.value
     scope = msgspec.convert(document["scope"], ScopeText)
     namespaces = tuple(Namespace(one) for one in tenants[case.tenant.id]["namespaces"])
@@ -165,6 +165,12 @@ def test_causes_behind_causes_are_found() -> None:
         Change("add", "/scope/permissions/-", "mcp:call"),
         Change("add", "/scope/tools/-", "pg/query"),
     ]
+
+
+def test_a_list_that_is_not_there_is_added_as_a_whole() -> None:
+    """Whoever names tools means no resources, without a list of them to add to."""
+    answer = about(ScopeText(tools=("pg/query",)), tool("a", Kind.RESOURCE))
+    assert answer.smallest_fix == [Change("add", "/scope/resources", ["pg/a"])]
 
 
 def test_no_role_grants_it() -> None:
