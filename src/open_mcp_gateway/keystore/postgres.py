@@ -166,8 +166,13 @@ class PostgresStore:
     def read(self, after_rev: int = -1, tag: str | None = None) -> StoreChanges:
         return sql.read(self, after_rev, tag)
 
-    def transact(self, work: Callable[[Transaction], Result]) -> tuple[Result, StoreChanges]:
-        return sql.transact(self, work)
+    def transact(
+        self,
+        work: Callable[[Transaction], Result],
+        known_rev: int = -1,
+        known_tag: str | None = None,
+    ) -> tuple[Result, StoreChanges]:
+        return sql.transact(self, work, known_rev, known_tag)
 
     def note_use(self, used: Mapping[KeyId, float]) -> None:
         uses.note_use(self, used)

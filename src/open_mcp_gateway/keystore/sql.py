@@ -229,11 +229,15 @@ def current_rev(run: Run) -> int:
 
 
 def transact(
-    database: Database, work: Callable[[Transaction], Result]
+    database: Database,
+    work: Callable[[Transaction], Result],
+    known_rev: int,
+    known_tag: str | None,
 ) -> tuple[Result, StoreChanges]:
     """``KeyStore.transact``."""
     with database.changing() as run:
         before = current_rev(run)
+        rewritten = _is_rewritten(run, before, known_rev, known_tag)
         change = SqlTransaction(run, before + 1)
         try:
             result = work(change)
@@ -245,7 +249,7 @@ def transact(
         run("UPDATE auth_meta SET rev = ? WHERE id = 1", [changes.rev])
         tag = history.add(run, changes.rev)
         database.announce(run, changes.rev)
-    return result, replace(changes, tag=tag)
+    return result, replace(changes, tag=tag, rewritten=rewritten)
 
 
 def position(run: Run) -> tuple[int, str]:
@@ -260,9 +264,7 @@ def read(
     """``KeyStore.read``; ``everything`` whatever is known."""
     with database.reading() as run:
         rev, tag = position(run)
-        rewritten = known_tag is not None and (
-            rev < after_rev or history.tag_of(run, after_rev) != known_tag
-        )
+        rewritten = _is_rewritten(run, rev, after_rev, known_tag)
         whole = everything or rewritten or after_rev < 0
         since = [-1 if whole else after_rev]
         try:
@@ -277,6 +279,13 @@ def read(
         keys=tuple(keys),
         whole=whole,
         rewritten=rewritten,
+    )
+
+
+def _is_rewritten(run: Run, rev: int, known_rev: int, known_tag: str | None) -> bool:
+    """Whether the history that led to ``rev`` is not the one that is known."""
+    return known_tag is not None and (
+        rev < known_rev or history.tag_of(run, known_rev) != known_tag
     )
 
 

@@ -126,8 +126,13 @@ class SqliteStore:
             self._read_file_number = file_number
         return changes
 
-    def transact(self, work: Callable[[Transaction], Result]) -> tuple[Result, StoreChanges]:
-        return sql.transact(self, work)
+    def transact(
+        self,
+        work: Callable[[Transaction], Result],
+        known_rev: int = -1,
+        known_tag: str | None = None,
+    ) -> tuple[Result, StoreChanges]:
+        return sql.transact(self, work, known_rev, known_tag)
 
     def note_use(self, used: Mapping[KeyId, float]) -> None:
         uses.note_use(self, used)

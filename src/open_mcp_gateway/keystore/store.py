@@ -97,9 +97,17 @@ class KeyStore(Protocol):
         history, or may have: see ``StoreChanges``.
         """
 
-    def transact(self, work: Callable[[Transaction], Result]) -> tuple[Result, StoreChanges]:
+    def transact(
+        self,
+        work: Callable[[Transaction], Result],
+        known_rev: int = -1,
+        known_tag: str | None = None,
+    ) -> tuple[Result, StoreChanges]:
         """Run ``work`` as one change; what it raises undoes all of it. Gives its result and what it
-        wrote, at the new revision. A ``work`` that wrote nothing changes no revision."""
+        wrote, at the new revision. A ``work`` that wrote nothing changes no revision.
+
+        With the revision that is known and its tag also whether the store was ``rewritten``.
+        """
 
     def wait_for_change(self, timeout_s: float) -> bool:
         """Wait until another process may have changed something, or until the time is up. True may

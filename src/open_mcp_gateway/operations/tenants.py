@@ -8,7 +8,6 @@ everything in it, for that is what keys of the tenant then may.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -38,12 +37,15 @@ log = logging.getLogger(__name__)
 
 
 class TenantAdmin:
-    """Tenant management; ``keyring`` gives what is in force."""
+    """Tenant management; ``changer`` has what is in force, and carries changes out."""
 
-    def __init__(self, changer: Changer, keyring: Callable[[], Keyring], clock: Clock) -> None:
-        self.keyring = keyring
-        self.clock = clock
+    def __init__(self, changer: Changer, clock: Clock) -> None:
         self.changer = changer
+        self.clock = clock
+
+    def keyring(self) -> Keyring:
+        """What is in force."""
+        return self.changer.keys.keyring
 
     def get(self, clearance: Clearance, tenant_id: str) -> TenantRecord:
         """A tenant. Raises NotFound."""

@@ -91,7 +91,7 @@ def rpc_failure(error: GatewayError, request_id: str) -> Reply:
 
 
 def challenge(error: GatewayError) -> Headers:
-    """The ``WWW-Authenticate`` header for ``error``, and why a known key does not open; or nothing."""
+    """``WWW-Authenticate`` for ``error``, and why a known key does not open; or nothing."""
     if isinstance(error, Denied):
         return ((b"www-authenticate", _INSUFFICIENT % error.permission.encode("ascii")),)
     headers = _CHALLENGES.get(type(error), ())

@@ -37,8 +37,12 @@ class Watched:
         self._store = store
         self.read_whole: list[Holder] = []
 
-    def transact(self, work: Callable[[Transaction], Result]) -> tuple[Result, StoreChanges]:
-        return self._store.transact(lambda tx: work(cast(Transaction, _Watching(tx, self))))
+    def transact(
+        self, work: Callable[[Transaction], Result], known_rev: int, known_tag: str
+    ) -> tuple[Result, StoreChanges]:
+        return self._store.transact(
+            lambda tx: work(cast(Transaction, _Watching(tx, self))), known_rev, known_tag
+        )
 
 
 class _Watching:
@@ -209,7 +213,7 @@ def test_keys_of_the_platform_are_read_only_when_an_administrator_may_be_lost() 
         ]
         admin = await desk.make(name="admin", role="admin")
         watched = Watched(desk.store)
-        desk.keys.changer = Changer(cast(KeyStore, watched), desk._turn)
+        desk.keys.changer = Changer(cast(KeyStore, watched), desk.in_force, desk._turn)
         for one in made:
             await desk.patch(one.record.id, name=one.record.name + "x")
             await desk.revoke(one.record.id)
