@@ -12,10 +12,10 @@ from typing import Final
 from msgspec import Struct
 
 from open_mcp_gateway.access.permit import Clearance, Permit
-from open_mcp_gateway.access.stepping import may_step_back, template_may_step_back
 from open_mcp_gateway.auth.identify import ANONYMOUS_ROLE
 from open_mcp_gateway.auth.principal import Permission, Principal
 from open_mcp_gateway.auth.scope import Everything, Scope
+from open_mcp_gateway.auth.stepping import may_step_back, template_may_step_back
 from open_mcp_gateway.catalog.model import CatalogEntry, LocalProcess, ServerSpec, Snapshot
 from open_mcp_gateway.errors import Conflict, Denied, NotFound
 from open_mcp_gateway.names import Namespace, ServerId

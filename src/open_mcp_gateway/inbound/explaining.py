@@ -119,7 +119,7 @@ class Explaining:
         if record is None or not asker.governs(record.holder):
             raise NotFound(f"Key '{key_id[:_SHOWN_CHARS]}' not found")
         not_live = keyring.not_live(record, self.now())
-        return Subject(keyring.principal(record), record.scope, not_live)
+        return Subject(keyring.written(record), record.scope, not_live, keyring.bound(record))
 
 
 def _self(asker: Principal, keyring: Keyring) -> Subject:
@@ -128,7 +128,7 @@ def _self(asker: Principal, keyring: Keyring) -> Subject:
     record = keyring.keys.get(asker.key_id)
     if record is None or keyring.principal(record) != asker:
         raise WrongKey("Invalid API key")  # changed since this request was let in
-    return Subject(asker, record.scope)
+    return Subject(keyring.written(record), record.scope, bound=keyring.bound(record))
 
 
 def _might_be(asker: Principal, about: As, keyring: Keyring) -> Subject:
