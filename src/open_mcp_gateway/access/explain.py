@@ -20,8 +20,10 @@ from open_mcp_gateway.access.authorize import (
     decide_gateway,
 )
 from open_mcp_gateway.access.policy import OF_PLATFORM, Roles, bounded
+from open_mcp_gateway.access.tenancy import decide_tenant
 from open_mcp_gateway.auth.identify import Reason
 from open_mcp_gateway.auth.principal import Permission, Platform, Principal
+from open_mcp_gateway.auth.records import TenantRecord
 from open_mcp_gateway.auth.scope import Everything, ScopeText, matching, written
 from open_mcp_gateway.catalog.model import Snapshot
 from open_mcp_gateway.names import Namespace, ServerId
@@ -38,6 +40,8 @@ class Question(Struct, frozen=True, kw_only=True):
     """None: the gateway as a whole is meant."""
 
     item: Item | None = None
+    tenant: TenantRecord | None = None
+    """Where a tenant as a whole is meant."""
 
 
 class Subject(Struct, frozen=True):
@@ -92,6 +96,8 @@ HIDDEN: Final = Explanation(False, "not_found")
 
 def judge(principal: Principal, question: Question, snapshot: Snapshot) -> Decision:
     """The decision that the question is about."""
+    if question.tenant is not None:
+        return decide_tenant(principal, question.permission, question.tenant)
     if question.server is None:
         return decide_gateway(principal, question.permission)
     entry = snapshot.entries.get(question.server)
@@ -156,6 +162,8 @@ def _mended(subject: Subject, check: Check, roles: Roles) -> tuple[Subject, list
             return _in_namespace(subject, Namespace(check.subject))
         case Rule.PERMISSION:
             return _promoted(subject, Permission(check.subject), roles)
+        case Rule.WHOLE:
+            return _unnarrowed(subject)
         case Rule.NOT_DENIED:
             return _undenied(subject, check.subject)
         case _:
@@ -165,6 +173,7 @@ def _mended(subject: Subject, check: Check, roles: Roles) -> tuple[Subject, list
 
 _MEMBERS: Final = {
     Rule.OWN_NAMESPACE: "namespaces",
+    Rule.OF_TENANT: "namespaces",
     Rule.SERVER: "servers",
     Rule.OWN_PERMISSION: "permissions",
     Rule.TOOL: "tools",
@@ -174,6 +183,10 @@ _MEMBERS: Final = {
     Rule.NOT_DENIED: "deny_tools",
 }
 """The member of a scope that each rule looks at."""
+
+
+_CALLS: Final = ("servers", "tools", "deny_tools", "resources", "prompts")
+"""The members of a scope that limit calls within a namespace."""
 
 
 def _in_namespace(subject: Subject, namespace: Namespace) -> tuple[Subject, list[Change]] | None:
@@ -202,6 +215,13 @@ def _promoted(
     _, name, granted = min(fitting, key=lambda one: one[:2])
     promoted = replace(who, role=name, permissions=granted)
     return replace(subject, written=promoted), [Change("replace", "/role", name)]
+
+
+def _unnarrowed(subject: Subject) -> tuple[Subject, list[Change]] | None:
+    """Without what keeps calls within a namespace from it."""
+    named = [one for one in _CALLS if getattr(subject.scope, one) is not None]
+    scope = replace(subject.scope, **dict.fromkeys(named))
+    return _rescoped(subject, scope), [Change("remove", f"/scope/{one}") for one in named]
 
 
 def _undenied(subject: Subject, name: str) -> tuple[Subject, list[Change]]:

@@ -11,8 +11,9 @@ from open_mcp_gateway.access.keyring import Keyring
 from open_mcp_gateway.access.permit import Clearance
 from open_mcp_gateway.auth.principal import PLATFORM, Holder, Permission
 from open_mcp_gateway.auth.records import KeyRecord, Status
-from open_mcp_gateway.errors import Escalation, InvalidRequest, WrongKey
+from open_mcp_gateway.errors import Denied, Escalation, InvalidRequest, WrongKey
 from open_mcp_gateway.keystore.store import KeyStore, StoreChanges, Transaction
+from open_mcp_gateway.names import TenantId
 from open_mcp_gateway.operations.changes import Changer
 from open_mcp_gateway.operations.minting import effective
 from open_mcp_gateway.operations.requests import TenantCreate, TenantPatch
@@ -86,13 +87,13 @@ def test_who_may_not_call_everything_opens_no_tenant(
             ("off", TenantPatch(disabled=None)),
         ):
             doing = desk.tenants.patch(by, name, patch, request_id=REQUEST)
-            await refused(Escalation, "scope_escalation", doing)
+            await refused(Denied, "permission_denied", doing)
 
     tell(story)
 
 
 @pytest.mark.parametrize("scope", [scope for scope, _ in NARROWINGS])
-def test_who_may_not_call_everything_still_closes_tenants(scope: dict[str, Any]) -> None:
+def test_who_may_not_call_everything_closes_no_tenant(scope: dict[str, Any]) -> None:
     async def story(desk: Desk) -> None:
         root = desk.by(permission=Permission.TENANTS_WRITE)
         request = TenantCreate(id="t", namespaces=("one", "two"))
@@ -103,8 +104,32 @@ def test_who_may_not_call_everything_still_closes_tenants(scope: dict[str, Any])
             TenantPatch(namespaces=("two",)),
             TenantPatch(disabled=True),
         ):
-            await desk.tenants.patch(by, "t", patch, request_id=REQUEST)
-        await desk.tenants.delete(by, "t", request_id=REQUEST)
+            doing = desk.tenants.patch(by, "t", patch, request_id=REQUEST)
+            await refused(Denied, "permission_denied", doing)
+        doing = desk.tenants.delete(by, "t", request_id=REQUEST)
+        await refused(Denied, "permission_denied", doing)
+        assert desk.ring.tenants[TenantId("t")].rev == 1
+
+
+@pytest.mark.parametrize("namespaces", [["one"], ["o*"], ["two"], []])
+def test_a_tenant_that_reaches_beyond_a_key_is_not_changed_by_it(namespaces: list[str]) -> None:
+    async def story(desk: Desk) -> None:
+        root = desk.by(permission=Permission.TENANTS_WRITE)
+        for name, reaches in (("in", ("one",)), ("both", ("one", "two")), ("out", ("three",))):
+            request = TenantCreate(id=name, namespaces=reaches)
+            await desk.tenants.create(root, request, request_id=REQUEST)
+        by = await narrowed(desk, {"namespaces": namespaces})
+        for name in ("in", "both", "out"):
+            disable = desk.tenants.patch(by, name, TenantPatch(disabled=True), request_id=REQUEST)
+            delete = desk.tenants.delete(by, name, request_id=REQUEST)
+            if name == "in" and namespaces in (["one"], ["o*"]):
+                await disable
+                await delete
+                continue
+            for doing in (disable, delete):
+                await refused(Denied, "permission_denied", doing)
+
+    tell(story)
 
     tell(story)
 
