@@ -48,7 +48,7 @@ class Transaction(Protocol):
     def key(self, key_id: KeyId) -> KeyRecord | None: ...
     def key_with_digest(self, digest: bytes) -> KeyRecord | None: ...
     def live_key_named(self, holder: Holder, name: str) -> KeyRecord | None:
-        """The one that is not revoked."""
+        """One that is not revoked and has that name, or one that is ``alike``."""
 
     def keys_of(self, holder: Holder) -> list[KeyRecord]:
         """Revoked ones too."""
@@ -64,7 +64,8 @@ class Transaction(Protocol):
         ``rev``, moments in whole milliseconds, and the latest use that anybody noted.
 
         Raises:
-            Conflict: ``name_taken`` by another key of the holder that is not revoked, or
+            Conflict: ``name_taken`` by another key of the holder that is not revoked and whose name
+                is ``alike``, though what was so already may stay; or
                 ``key_taken``: another key has one of the digests, revoked or not.
             ValueError: it is not a record of the store, or has no moment of creation.
         """

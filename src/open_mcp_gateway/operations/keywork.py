@@ -19,7 +19,7 @@ from open_mcp_gateway.auth.principal import PLATFORM, Holder, Platform, Principa
 from open_mcp_gateway.auth.records import KeyRecord, Source, TenantRecord
 from open_mcp_gateway.errors import Conflict, InvalidRequest, NotFound, Outdated, WrongKey
 from open_mcp_gateway.keystore.store import Transaction
-from open_mcp_gateway.names import TENANT_ID, KeyId, TenantId
+from open_mcp_gateway.names import TENANT_ID, KeyId, TenantId, alike
 from open_mcp_gateway.operations.admins import check_an_admin_stays, is_admin
 from open_mcp_gateway.operations.editing import patched_key
 from open_mcp_gateway.operations.local import LOCAL
@@ -104,7 +104,8 @@ class KeyWork:
         check_subset(self.giver, self._written(after))
         if patch.role is not UNSET or patch.scope is not UNSET:
             self._check_parent_has(after)
-        self._check_name_free(after)
+        if after.name != record.name:
+            self._check_name_free(after)
         self.check_admins([record], [after])
         return self.tx.put_key(after)
 
@@ -242,9 +243,11 @@ class KeyWork:
 
     def _check_name_free(self, record: KeyRecord) -> None:
         other = self.tx.live_key_named(record.holder, record.name)
-        names = {one.name for one in self.ring.configured if one.holder == record.holder}
-        if record.name in names or (other is not None and other.id != record.id):
-            raise Conflict("a key of that name is live", code="name_taken")
+        names = {alike(one.name) for one in self.ring.configured if one.holder == record.holder}
+        if alike(record.name) in names or (other is not None and other.id != record.id):
+            raise Conflict(
+                "a key of that name, or of one that looks like it, is live", code="name_taken"
+            )
 
     def _check_digest_free(self, record: KeyRecord) -> None:
         """One secret is one key: nobody could say whose it is otherwise."""
