@@ -101,8 +101,10 @@ class KeyWork:
         after = patched_key(record, patch, self.now_s)
         if patch.role is not UNSET:  # One whose role is gone can still be switched off.
             self._check_role(after)
-        check_subset(self.giver, self._written(after))
-        if patch.role is not UNSET or patch.scope is not UNSET:
+        # What stays as it is written is not judged by that: it may say more than is given of it.
+        stays = patch.role is UNSET and patch.scope is UNSET and patch.ip_allow is UNSET
+        check_subset(self.giver, self._rights(after) if stays else self._written(after))
+        if not stays:
             self._check_parent_has(after)
         if after.name != record.name:
             self._check_name_free(after)

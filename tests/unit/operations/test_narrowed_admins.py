@@ -154,6 +154,24 @@ def test_who_is_narrowed_ends_and_changes_nobody_who_has_more() -> None:
     tell(story)
 
 
+def test_a_role_that_was_widened_hinders_nobody_from_switching_itself_off() -> None:
+    """What is written of the key is more than it has, for its maker has less."""
+
+    async def story(desk: Desk) -> None:
+        maker = (await desk.make(name="maker", role="tenant-admin", tenant="a")).record.id
+        child = (await desk.make(maker, name="child", role="auditor")).record.id
+        ring = desk.ring
+        roles = dict(ring.roles) | {"auditor": frozenset(Permission)}
+        desk.ring = Keyring(ring.tenants.values(), ring.keys.values(), desk.clock.wall, roles=roles)
+        tenant_admin = desk.ring.principal(desk.stored[maker]).permissions
+        assert desk.ring.principal(desk.stored[child]).permissions == tenant_admin
+        await desk.patch(child, child, metadata={"n": "1"})
+        await desk.patch(child, maker, disabled=True)
+        await desk.revoke(child, maker)
+
+    tell(story)
+
+
 def test_nobody_is_given_more_than_the_key_it_was_made_with() -> None:
     """It would be written, and have no effect."""
 
