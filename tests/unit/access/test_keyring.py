@@ -41,6 +41,7 @@ def keys(draw: st.DrawFn) -> KeyRecord:
         name="",
         role=draw(st.sampled_from(["viewer", "admin", "none"])),
         digests=draw(st.sampled_from([pair, pair[:1], pair[1:], ()])),
+        parent=draw(st.sampled_from([None, None, *(KeyId(f"key_{n}") for n in range(3))])),
         revoked_at=draw(st.sampled_from([None, None, 1.0])),
         expires_at=draw(st.sampled_from([None, 9.0, 11.0])),
     )

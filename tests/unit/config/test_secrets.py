@@ -5,13 +5,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import pytest
 
 from open_mcp_gateway.config.load import LoadedConfig, Overrides, load_config
 from open_mcp_gateway.errors import InvalidConfig
+from tests.unprivileged import unprivileged
 
 KEY = "test-key-0123456789-abcdef"
 HASH = hashlib.sha256(KEY.encode()).hexdigest()
@@ -225,12 +225,15 @@ def test_a_file_that_others_can_read(tmp_path: Path, mode: int) -> None:
     ]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="file modes do not bind root; runs as any other user")
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text(KEY)
     file.chmod(0)
-    (problem,) = problems_of(tmp_path, "api_key_file: key")
+    unprivileged(check_that_it_is_not_read, tmp_path)
+
+
+def check_that_it_is_not_read(folder: Path) -> None:
+    (problem,) = problems_of(folder, "api_key_file: key")
     assert "Permission denied" in problem
 
 

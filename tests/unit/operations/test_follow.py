@@ -18,6 +18,7 @@ from open_mcp_gateway.errors import StoreUnavailable
 from open_mcp_gateway.keystore.store import KeyStore, StoreChanges, Transaction
 from open_mcp_gateway.names import KeyId
 from open_mcp_gateway.operations import follow
+from open_mcp_gateway.operations.changes import Changer
 from open_mcp_gateway.operations.follow import Follower
 from open_mcp_gateway.operations.inforce import Configured, KeysInForce
 from tests.contract.places import NOW_S, a_key, a_tenant, put
@@ -56,8 +57,13 @@ class Wavering:
             raise StoreUnavailable("A record of the key store cannot be read.")
         return self.inner.read(after_rev, tag)
 
-    def transact(self, work: Callable[[Transaction], Result]) -> tuple[Result, StoreChanges]:
-        return self.inner.transact(work)
+    def transact(
+        self,
+        work: Callable[[Transaction], Result],
+        known_rev: int = -1,
+        known_tag: str | None = None,
+    ) -> tuple[Result, StoreChanges]:
+        return self.inner.transact(work, known_rev, known_tag)
 
     def wait_for_change(self, timeout_s: float) -> bool:
         self._here()
@@ -84,11 +90,11 @@ class Watched:
         self.turned: list[Keyring] = []
         self.lost: list[bool] = []
         self.opened: set[KeyId] = set()
+        self.changer = Changer(store, self.keys, self.turned.append)
         self.follower = Follower(
             store,
-            self.keys,
+            self.changer,
             SystemClock(),
-            turn=self.turned.append,
             lost=self.lost.append,
             used=self._taken,
         )

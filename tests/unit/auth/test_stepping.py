@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from open_mcp_gateway.access.stepping import may_step_back, template_may_step_back
+from open_mcp_gateway.auth.stepping import may_step_back, template_may_step_back
 
 STEPS = (
     *("..", "../b", "..\\b", "..?x", "..#x", "..;/b", "..;x=1/b", ".. /b", "%2e./b", ".%2E/b"),
