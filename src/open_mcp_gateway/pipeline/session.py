@@ -19,7 +19,7 @@ from open_mcp_gateway.pipeline import narrowing, notices
 from open_mcp_gateway.pipeline.agreement import for_upstream, manner_for, may_be_asked, string_in
 from open_mcp_gateway.pipeline.backlog import Backlog
 from open_mcp_gateway.pipeline.errand import Errand, Means
-from open_mcp_gateway.pipeline.hub import LEVELS, Hub
+from open_mcp_gateway.pipeline.hub import LEVELS, Hub, Share
 from open_mcp_gateway.pipeline.questions import Channel, Questions
 from open_mcp_gateway.pipeline.reply import failure_of
 from open_mcp_gateway.pipeline.session_exchange import Opening, SessionExchange
@@ -33,6 +33,7 @@ MAX_RUNNING: Final = 1000
 
 MAX_SUBSCRIPTIONS: Final = 1000
 
+_ITS_OWN: Final = frozenset({"ping", "initialize"})
 _REMEMBERED: Final = frozenset({"logging/setLevel", "resources/subscribe", "resources/unsubscribe"})
 
 
@@ -61,8 +62,11 @@ class ClientSession:
         self._running: dict[bytes, SessionExchange] = {}
         self._questions = Questions(means.clock)
         self._hub: Hub | None = None
+        self._share = Share()
+        """In that hub."""
+
         self._attached: Lease | None = None
-        """Whose server ``_hub`` listens to."""
+        """Whose server the hub listens to."""
 
         self._holding: Lease | None = None
 
@@ -91,26 +95,33 @@ class ClientSession:
             raise InvalidRequest("a request needs an id")
         if self.closed:
             raise NotFound("Session not found")
-        if call.method == "ping":
-            sink.answer(response(raw_id, b"{}"))
-            return None
-        if call.method == "initialize":
-            return self._begin(call, sink, request_id)
-        if self.handshake is None:
-            raise InvalidRequest("send 'initialize' first")
+        if self.handshake is None or call.method in _ITS_OWN:
+            return self._of_its_own(call, sink, request_id)
         if raw_id in self._running:
             raise InvalidRequest("this id is still in use by an earlier request of the session")
         if len(self._running) >= MAX_RUNNING:
             raise Busy("too many requests of this session are in flight", retry_after_s=1)
         self.means.handles.check(self.permit.principal.key_id, self.permit.entry.spec.id, call)
-        exchange = self._exchange(call, sink, request_id)
-        if exchange is not None:
-            self._running[raw_id] = exchange
-            return exchange
-        sink.answer(response(raw_id, b"{}"))
-        return None
+        then = None
+        if call.method in _REMEMBERED:
+            needed, then = self._remember(call)
+            if needed is None:
+                sink.answer(response(raw_id, b"{}"))
+                return None
+            call = needed
+        elif call.params is not None and "_meta" in call.params:
+            call = for_upstream(call)
+        exchange = SessionExchange(self, call, sink, request_id, then=then)
+        self._running[raw_id] = exchange
+        return exchange
 
-    def _begin(self, call: Call, sink: Sink, request_id: str) -> Errand:
+    def _of_its_own(self, call: Call, sink: Sink, request_id: str) -> Errand | None:
+        """What no server is sent."""
+        if call.method == "ping":
+            sink.answer(response(call.id or b"null", b"{}"))
+            return None
+        if call.method != "initialize":
+            raise InvalidRequest("send 'initialize' first")
         if self.handshake is not None or self._opening is not None:
             raise InvalidRequest("the session is initialized already")
         isolation = self.means.servers.isolation(self.permit)
@@ -119,30 +130,26 @@ class ClientSession:
         self._opening = Opening(self, call, sink, request_id)
         return self._opening
 
-    def _exchange(self, call: Call, sink: Sink, request_id: str) -> SessionExchange | None:
-        """What is to be sent; None where the server must not or need not hear of it, because other
-        sessions share its connection."""
-        if call.method in _REMEMBERED:
-            narrowing.check(self.permit, call)  # before the session remembers anything of it
-        if call.params is not None and "_meta" in call.params:
-            call = for_upstream(call)  # may refuse, so that nothing is remembered of it either
-        params, then = call.params or {}, None
-        if call.method == "logging/setLevel":
-            level = string_in(params, "level")
-            if level not in LEVELS:
-                raise InvalidParams(f"'params.level' must be one of {', '.join(LEVELS)}")
-            needed = level if self._hub is None else self._hub.needed_level(level)
-            if needed is None:
-                self.level = level
-                return None
-            params = {**params, "level": _raw(needed)}
-            call = Call(call.method, call.id, params, progress_token=call.progress_token)
-            then = self._levelled(level, needed)
-        elif call.method == "resources/subscribe":
-            then = self._subscribe(string_in(params, "uri"))
-        elif call.method == "resources/unsubscribe" and self._unsubscribe(string_in(params, "uri")):
-            return None
-        return SessionExchange(self, call, sink, request_id, then=then)
+    def _remember(self, call: Call) -> tuple[Call | None, Callable[[bool], None] | None]:
+        """What is to be sent, and what is to be done then; no call where the server must not or
+        need not hear of it, because other sessions share its connection."""
+        narrowing.check(self.permit, call)
+        call = for_upstream(call)  # either may refuse, so that nothing is remembered of it
+        params = call.params or {}
+        if call.method == "resources/subscribe":
+            return call, self._subscribe(string_in(params, "uri"))
+        if call.method == "resources/unsubscribe":
+            return (None if self._unsubscribe(string_in(params, "uri")) else call), None
+        level = string_in(params, "level")
+        if level not in LEVELS:
+            raise InvalidParams(f"'params.level' must be one of {', '.join(LEVELS)}")
+        needed = level if self._hub is None else self._hub.needed_level(level)
+        if needed is None:
+            self.level = level
+            return None, None
+        params = {**params, "level": _raw(needed)}
+        told = Call(call.method, call.id, params, progress_token=call.progress_token)
+        return told, self._levelled(level, needed)
 
     def notification(self, call: Call) -> None:
         """Pass on what concerns the server; what concerns a request goes under its upstream id."""
@@ -192,7 +199,9 @@ class ClientSession:
 
     def _latest(self) -> SessionExchange | None:
         """The call that the server was sent last, of those in flight."""
-        return next((one for one in reversed(self._running.values()) if one.hub is not None), None)
+        return next(
+            (one for one in reversed(self._running.values()) if one.share is not None), None
+        )
 
     def leave_word(self, message: bytes) -> None:
         """Send something on the channel, or keep it until there is one."""
@@ -288,7 +297,7 @@ class ClientSession:
 
     # ── the server side ──────────────────────────────────────────────────────────────────────────
 
-    def _attach(self, lease: Lease) -> Hub:
+    def _attach(self, lease: Lease) -> None:
         """Hear what this connection's server says."""
         hub = lease.peer.audience
         if not isinstance(hub, Hub):
@@ -297,11 +306,10 @@ class ClientSession:
         self._attached = lease
         if hub is not self._hub:
             earlier, self._hub = self._hub, hub
-            hub.add(self)
+            self._share = hub.add(self)
             if earlier is not None:
                 earlier.remove(self)
                 hub.restore(self.permit, self.means, self)
-        return hub
 
     def _hold(self, lease: Lease | None) -> None:
         """Keep a server with subscriptions from idling; let it go when there are none left."""
@@ -337,24 +345,22 @@ class ClientSession:
             self._attach(lease)
             self._hold(lease)
 
-    def began(self, lease: Lease) -> Hub:
+    def share(self, lease: Lease) -> Share:
         """See ``Owner``."""
-        hub = self._hub
-        if hub is None or lease is not self._attached:
-            hub = self._attach(lease)
+        if lease is not self._attached:
+            self._attach(lease)
         if self.subscriptions or self._holding is not None:
             self._hold(lease)
-        hub.began(self)
-        return hub
+        return self._share
 
     def ended(self, exchange: SessionExchange) -> None:
         """See ``Owner``."""
         raw_id = exchange.call.id
         if raw_id is not None and self._running.get(raw_id) is exchange:
             del self._running[raw_id]
-        hub, exchange.hub = exchange.hub, None
-        if hub is not None:
-            hub.ended(self)
+        share, exchange.share = exchange.share, None
+        if share is not None:
+            share.inflight -= 1
 
     def settled(self) -> None:
         """See ``Owner``."""

@@ -13,7 +13,7 @@ from open_mcp_gateway.outbound.peer import Manner, Question
 from open_mcp_gateway.pipeline.agreement import other_era
 from open_mcp_gateway.pipeline.errand import Errand, Means
 from open_mcp_gateway.pipeline.exchange import Exchange
-from open_mcp_gateway.pipeline.hub import Hub, Listener
+from open_mcp_gateway.pipeline.hub import Listener, Share
 from open_mcp_gateway.pipeline.questions import ANSWER_S
 from open_mcp_gateway.pipeline.sink import Sink, Waiting
 from open_mcp_gateway.protocol.eras import Era
@@ -33,11 +33,14 @@ class Owner(Listener, Protocol):
     def asking(self) -> bool:
         """Whether its client is to answer something."""
 
-    def began(self, lease: Lease) -> Hub:
-        """A call goes out on this connection, whose hub counts it."""
+    on_rest: Callable[[], None] | None
+    """Set while somebody waits for the last call to be over."""
+
+    def share(self, lease: Lease) -> Share:
+        """Where calls on this connection are counted."""
 
     def ended(self, exchange: SessionExchange) -> None:
-        """The call is over: neither the session nor a hub counts it any more."""
+        """The call is over and counted no more."""
 
     def settled(self) -> None:
         """And its client has heard all there is to hear of it."""
@@ -52,7 +55,7 @@ class Owner(Listener, Protocol):
 class SessionExchange(Exchange):
     """A call of a session. ``then`` hears whether the server did what it was asked to do."""
 
-    __slots__ = ("_owner", "_then", "hub")
+    __slots__ = ("_owner", "_then", "share")
 
     def __init__(
         self,
@@ -68,15 +71,16 @@ class SessionExchange(Exchange):
         )
         self._owner = owner
         self._then = then
-        self.hub: Hub | None = None
-        """What counts it while it is in flight."""
+        self.share: Share | None = None
+        """Where it is counted while it is in flight."""
 
     def run(self, lease: Lease) -> bool:
-        hub = self.hub = self._owner.began(lease)
+        share = self.share = self._owner.share(lease)
+        share.inflight += 1
         if super().run(lease):
             return True
-        self.hub = None
-        hub.ended(self._owner)
+        self.share = None
+        share.inflight -= 1
         return False
 
     def answered(self, message: bytes, upstream_id: int) -> None:
@@ -84,7 +88,8 @@ class SessionExchange(Exchange):
             self._tell(done=decode_incoming(message).error is UNSET)
         self._owner.ended(self)
         super().answered(message, upstream_id)
-        self._owner.settled()
+        if self._owner.on_rest is not None:
+            self._owner.settled()
 
     def fail(self, error: GatewayError) -> None:
         self._tell(done=False)
