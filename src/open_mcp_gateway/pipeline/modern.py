@@ -166,10 +166,12 @@ class ModernFace:
             sink,
             manner=MODERN if spec.interactive else ANY_MANNER,
             request_id=request_id,
+            books=self._running,
             endless=call.method == LISTEN,
         )
         exchange.handles = self._handles
-        exchange.bind(self._seal, self._running, sent if call.method == _CALL else None)
+        exchange.bind(self._seal, sent if call.method == _CALL else None)
+        self._running.add(exchange)
         exchange.start()
         return None if exchange.over else exchange
 
@@ -177,20 +179,13 @@ class ModernFace:
 class _ModernExchange(Exchange):
     """Remembers what the answer hands out, and to whom."""
 
-    __slots__ = ("_mirrored", "_running", "_seal")
+    __slots__ = ("_mirrored", "_seal")
 
-    def bind(
-        self,
-        seal: StateSeal,
-        running: set[_ModernExchange],
-        mirrored: Routing | None,
-    ) -> None:
-        """What it needs beside a call; ``running`` holds it until it is over. ``mirrored`` has the
-        headers in which arguments of the call may be repeated."""
+    def bind(self, seal: StateSeal, mirrored: Routing | None) -> None:
+        """What it needs beside a call; ``mirrored`` has the headers in which arguments of the call
+        may be repeated."""
         self._seal = seal
-        self._running = running
         self._mirrored = mirrored
-        running.add(self)
 
     def end(self, error: GatewayError) -> None:
         """Stop, and tell both sides."""
@@ -243,16 +238,7 @@ class _ModernExchange(Exchange):
             message = _between_hops(message)
             if isinstance(self.sink, DeferredSink):
                 self.sink.status = _STATUS.get(_code_of(message), 200)
-        self._running.discard(self)
         super().answered(message, upstream_id)
-
-    def fail(self, error: GatewayError) -> None:
-        self._running.discard(self)
-        super().fail(error)
-
-    def cancel(self, reason: str) -> None:
-        self._running.discard(self)
-        super().cancel(reason)
 
 
 class _HttpSink(DeferredSink):

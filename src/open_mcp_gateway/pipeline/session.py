@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-import msgspec
 from msgspec import Raw
 
 from open_mcp_gateway.access.permit import Permit
-from open_mcp_gateway.errors import Busy, InvalidParams, InvalidRequest, NotFound
+from open_mcp_gateway.errors import Busy, InvalidRequest, NotFound
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Handshake, Manner, Question
 from open_mcp_gateway.pipeline import narrowing, notices
 from open_mcp_gateway.pipeline.agreement import for_upstream, manner_for, may_be_asked, string_in
+from open_mcp_gateway.pipeline.attachment import REMEMBERED, Attachment
 from open_mcp_gateway.pipeline.backlog import Backlog
 from open_mcp_gateway.pipeline.errand import Errand, Means
-from open_mcp_gateway.pipeline.hub import LEVELS, Hub, Share
+from open_mcp_gateway.pipeline.exchange import Exchange
 from open_mcp_gateway.pipeline.questions import Channel, Questions
 from open_mcp_gateway.pipeline.reply import failure_of
 from open_mcp_gateway.pipeline.session_exchange import Opening, SessionExchange
@@ -31,10 +31,7 @@ from open_mcp_gateway.supervisor.lease import Lease
 MAX_RUNNING: Final = 1000
 """Requests of one session without an answer; more get Busy."""
 
-MAX_SUBSCRIPTIONS: Final = 1000
-
 _ITS_OWN: Final = frozenset({"ping", "initialize"})
-_REMEMBERED: Final = frozenset({"logging/setLevel", "resources/subscribe", "resources/unsubscribe"})
 
 
 class ClientSession:
@@ -49,8 +46,6 @@ class ClientSession:
         """None until ``initialize`` was answered."""
 
         self.channel: Channel | None = None
-        self.level: str | None = None
-        self.subscriptions: set[str] = set()
         self.closed = False
         self.on_rest: Callable[[], None] | None = None
         """Called when the last request has its answer."""
@@ -61,14 +56,7 @@ class ClientSession:
         self._backlog = Backlog()
         self._running: dict[bytes, SessionExchange] = {}
         self._questions = Questions(means.clock)
-        self._hub: Hub | None = None
-        self._share = Share()
-        """In that hub."""
-
-        self._attached: Lease | None = None
-        """Whose server the hub listens to."""
-
-        self._holding: Lease | None = None
+        self.attachment = Attachment(self)
 
     @property
     def version(self) -> str:
@@ -102,16 +90,15 @@ class ClientSession:
         if len(self._running) >= MAX_RUNNING:
             raise Busy("too many requests of this session are in flight", retry_after_s=1)
         self.means.handles.check(self.permit.principal.key_id, self.permit.entry.spec.id, call)
-        then = None
-        if call.method in _REMEMBERED:
-            needed, then = self._remember(call)
-            if needed is None:
+        if call.method in REMEMBERED:
+            exchange: SessionExchange | None = self.attachment.remember(call, sink, request_id)
+            if exchange is None:
                 sink.answer(response(raw_id, b"{}"))
                 return None
-            call = needed
-        elif call.params is not None and "_meta" in call.params:
-            call = for_upstream(call)
-        exchange = SessionExchange(self, call, sink, request_id, then=then)
+        else:
+            if call.params is not None and "_meta" in call.params:
+                call = for_upstream(call)
+            exchange = SessionExchange(self, call, sink, request_id)
         self._running[raw_id] = exchange
         return exchange
 
@@ -129,27 +116,6 @@ class ClientSession:
         self.manner = manner_for(spec, params, self.session_id, isolation)
         self._opening = Opening(self, call, sink, request_id)
         return self._opening
-
-    def _remember(self, call: Call) -> tuple[Call | None, Callable[[bool], None] | None]:
-        """What is to be sent, and what is to be done then; no call where the server must not or
-        need not hear of it, because other sessions share its connection."""
-        narrowing.check(self.permit, call)
-        call = for_upstream(call)  # either may refuse, so that nothing is remembered of it
-        params = call.params or {}
-        if call.method == "resources/subscribe":
-            return call, self._subscribe(string_in(params, "uri"))
-        if call.method == "resources/unsubscribe":
-            return (None if self._unsubscribe(string_in(params, "uri")) else call), None
-        level = string_in(params, "level")
-        if level not in LEVELS:
-            raise InvalidParams(f"'params.level' must be one of {', '.join(LEVELS)}")
-        needed = level if self._hub is None else self._hub.needed_level(level)
-        if needed is None:
-            self.level = level
-            return None, None
-        params = {**params, "level": _raw(needed)}
-        told = Call(call.method, call.id, params, progress_token=call.progress_token)
-        return told, self._levelled(level, needed)
 
     def notification(self, call: Call) -> None:
         """Pass on what concerns the server; what concerns a request goes under its upstream id."""
@@ -261,74 +227,24 @@ class ClientSession:
             if exchange.began_s < hold_open_before_s:
                 exchange.hold_open()
 
-    # ── what several sessions of one connection must not change for each other ───────────────────
-
-    def _levelled(self, wanted: str, asked_for: str) -> Callable[[bool], None]:
-        def then(done: bool) -> None:
-            if done:
-                self.level = wanted
-                if self._hub is not None:
-                    self._hub.level = asked_for
-
-        return then
-
-    def _subscribe(self, uri: str) -> Callable[[bool], None] | None:
-        """From now on it hears of changes, unless the server refuses; they may come before its
-        answer."""
-        if not uri or uri in self.subscriptions:
-            return None
-        if len(self.subscriptions) >= MAX_SUBSCRIPTIONS:
-            raise Busy("too many subscriptions in this session; end some")
-        self.subscriptions.add(uri)
-
-        def then(done: bool) -> None:
-            if not done:
-                self.subscriptions.discard(uri)
-                self._hold(self._holding)
-
-        return then
-
-    def _unsubscribe(self, uri: str) -> bool:
-        """Whether the server need not hear of it, because others still want to."""
-        self.subscriptions.discard(uri)
-        self._hold(self._holding)
-        hub = self._hub
-        return hub is not None and not hub.exclusive and hub.subscribers(uri) > 0
-
     # ── the server side ──────────────────────────────────────────────────────────────────────────
 
-    def _attach(self, lease: Lease) -> None:
-        """Hear what this connection's server says."""
-        hub = lease.peer.audience
-        if not isinstance(hub, Hub):
-            hub = Hub(lease.peer, exclusive=bool(self.manner.owner))
-            lease.peer.attend(hub)
-        self._attached = lease
-        if hub is not self._hub:
-            earlier, self._hub = self._hub, hub
-            self._share = hub.add(self)
-            if earlier is not None:
-                earlier.remove(self)
-                hub.restore(self.permit, self.means, self)
+    @property
+    def level(self) -> str | None:
+        """See ``Listener``."""
+        return self.attachment.level
 
-    def _hold(self, lease: Lease | None) -> None:
-        """Keep a server with subscriptions from idling; let it go when there are none left."""
-        wanted = lease if self.subscriptions else None
-        earlier = self._holding
-        if wanted is earlier:
-            return
-        self._holding = wanted
-        if wanted is not None:
-            wanted.began(self.permit.principal.holder)
-        if earlier is not None:
-            earlier.ended(self.permit.principal.holder, failed=False)
+    @property
+    def subscriptions(self) -> set[str]:
+        """See ``Listener``."""
+        return self.attachment.subscriptions
 
     def opened(self, lease: Lease) -> None:
         """See ``Owner``."""
         self._opening = None
         self.handshake = lease.peer.handshake
         if not self.closed:
-            self._attach(lease)
+            self.attachment.attach(lease)
 
     def not_opened(self) -> None:
         """See ``Owner``. What was started for this client alone has no other use."""
@@ -339,31 +255,24 @@ class ClientSession:
     def rejoin(self) -> None:
         """A connection to its server has opened: if that is the session's own from now on, hear
         what comes on it without waiting for the client to call."""
-        known = self._hub is not None and not self.closed
+        known = self.attachment.exists and not self.closed
         lease = self.means.servers.lease(self.permit, self.manner) if known else None
         if lease is not None:
-            self._attach(lease)
-            self._hold(lease)
+            self.attachment.attach(lease)
+            self.attachment.hold(lease)
 
-    def share(self, lease: Lease) -> Share:
+    def discard(self, exchange: Exchange, /) -> None:
         """See ``Owner``."""
-        if lease is not self._attached:
-            self._attach(lease)
-        if self.subscriptions or self._holding is not None:
-            self._hold(lease)
-        return self._share
-
-    def ended(self, exchange: SessionExchange) -> None:
-        """See ``Owner``."""
-        raw_id = exchange.call.id
-        if raw_id is not None and self._running.get(raw_id) is exchange:
+        raw_id = exchange.call.id or b""
+        found = self._running.get(raw_id)
+        if found is exchange:
             del self._running[raw_id]
-        share, exchange.share = exchange.share, None
-        if share is not None:
-            share.inflight -= 1
+            share, found.share = found.share, None
+            if share is not None:
+                share.inflight -= 1
 
     def settled(self) -> None:
-        """See ``Owner``."""
+        """Told by sinks that nothing else waits for: one of its requests has its answer."""
         if self.on_rest is not None and not self._running:
             self.on_rest()
 
@@ -378,18 +287,6 @@ class ClientSession:
             exchange.end(NotFound("Session not found"))
         self._questions.refuse_all()
         self._backlog.take()
-        subscribed, self.subscriptions = self.subscriptions, set()
-        self._hold(None)
-        hub, self._hub = self._hub, None
-        if hub is not None:
-            hub.remove(self)
-            for uri in () if hub.exclusive else subscribed:
-                if not hub.subscribers(uri):
-                    gone = Call("resources/unsubscribe", b"0", {"uri": _raw(uri)})
-                    hub.tell(self.permit, self.means, gone)
+        self.attachment.leave()
         if self.manner.owner:
             self.means.servers.release(self.permit, self.manner)
-
-
-def _raw(text: str) -> Raw:
-    return Raw(msgspec.json.encode(text))

@@ -22,6 +22,13 @@ from open_mcp_gateway.protocol.jsonrpc import Call, decode_incoming, response
 from open_mcp_gateway.supervisor.lease import Lease
 
 
+class Attached(Protocol):
+    """The session's place on its server's connection."""
+
+    def share(self, lease: Lease) -> Share:
+        """Where calls on this connection are counted."""
+
+
 class Owner(Listener, Protocol):
     """The session, as its requests see it."""
 
@@ -33,17 +40,11 @@ class Owner(Listener, Protocol):
     def asking(self) -> bool:
         """Whether its client is to answer something."""
 
-    on_rest: Callable[[], None] | None
-    """Set while somebody waits for the last call to be over."""
+    @property
+    def attachment(self) -> Attached: ...
 
-    def share(self, lease: Lease) -> Share:
-        """Where calls on this connection are counted."""
-
-    def ended(self, exchange: SessionExchange) -> None:
+    def discard(self, exchange: Exchange, /) -> None:
         """The call is over and counted no more."""
-
-    def settled(self) -> None:
-        """And its client has heard all there is to hear of it."""
 
     def opened(self, lease: Lease) -> None:
         """``initialize`` is about to have its answer."""
@@ -53,29 +54,26 @@ class Owner(Listener, Protocol):
 
 
 class SessionExchange(Exchange):
-    """A call of a session. ``then`` hears whether the server did what it was asked to do."""
+    """A call of a session."""
 
-    __slots__ = ("_owner", "_then", "share")
+    __slots__ = ("_owner", "share")
 
-    def __init__(
-        self,
-        owner: Owner,
-        call: Call,
-        sink: Sink,
-        request_id: str,
-        *,
-        then: Callable[[bool], None] | None = None,
-    ) -> None:
+    def __init__(self, owner: Owner, call: Call, sink: Sink, request_id: str) -> None:
         super().__init__(
-            owner.means, owner.permit, call, sink, manner=owner.manner, request_id=request_id
+            owner.means,
+            owner.permit,
+            call,
+            sink,
+            manner=owner.manner,
+            request_id=request_id,
+            books=owner,
         )
         self._owner = owner
-        self._then = then
         self.share: Share | None = None
         """Where it is counted while it is in flight."""
 
     def run(self, lease: Lease) -> bool:
-        share = self.share = self._owner.share(lease)
+        share = self.share = self._owner.attachment.share(lease)
         share.inflight += 1
         if super().run(lease):
             return True
@@ -83,27 +81,12 @@ class SessionExchange(Exchange):
         share.inflight -= 1
         return False
 
-    def answered(self, message: bytes, upstream_id: int) -> None:
-        if self._then is not None:
-            self._tell(done=decode_incoming(message).error is UNSET)
-        self._owner.ended(self)
-        super().answered(message, upstream_id)
-        if self._owner.on_rest is not None:
-            self._owner.settled()
-
-    def fail(self, error: GatewayError) -> None:
-        self._tell(done=False)
-        self._owner.ended(self)
-        super().fail(error)
-        self._owner.settled()
-
     def cancel(self, reason: str) -> None:
         """The client wants no answer any more: it gets none."""
         if not self.over:
-            self._stop(reason)
+            super().cancel(reason)
             if isinstance(self.sink, Waiting):
                 self.sink.dropped()
-            self._owner.settled()
 
     def hold_open(self) -> None:
         """It takes long: keep the connection of whoever waits for it alive."""
@@ -113,13 +96,8 @@ class SessionExchange(Exchange):
     def end(self, error: GatewayError) -> None:
         """Stop, and say so to both sides."""
         if not self.over:
-            self._stop(error.public)
+            super().cancel(error.public)
             self.fail(error)
-
-    def _stop(self, reason: str) -> None:
-        self._tell(done=False)
-        self._owner.ended(self)
-        super().cancel(reason)
 
     def asked(self, question: Question) -> None:
         if self.over:
@@ -135,6 +113,35 @@ class SessionExchange(Exchange):
         """A person's time is not the server's: it counts against neither of its limits."""
         self.allow_until(self.means.clock.monotonic() + ANSWER_S)
         self.sign_of_life()
+
+
+class RememberedExchange(SessionExchange):
+    """A call by which a server remembers something; ``then`` hears whether it does."""
+
+    __slots__ = ("_then",)
+
+    def __init__(
+        self,
+        owner: Owner,
+        call: Call,
+        sink: Sink,
+        request_id: str,
+        then: Callable[[bool], None] | None,
+    ) -> None:
+        super().__init__(owner, call, sink, request_id)
+        self._then = then
+
+    def answered(self, message: bytes, upstream_id: int) -> None:
+        self._tell(done=decode_incoming(message).error is UNSET)
+        super().answered(message, upstream_id)
+
+    def fail(self, error: GatewayError) -> None:
+        self._tell(done=False)
+        super().fail(error)
+
+    def cancel(self, reason: str) -> None:
+        self._tell(done=False)
+        super().cancel(reason)
 
     def _tell(self, *, done: bool) -> None:
         then, self._then = self._then, None
