@@ -22,7 +22,7 @@ from open_mcp_gateway.inbound.mcp_head import (
 )
 from open_mcp_gateway.inbound.session_sink import SessionSink
 from open_mcp_gateway.pipeline.errand import Errand
-from open_mcp_gateway.pipeline.modern import ModernFace
+from open_mcp_gateway.pipeline.modern import HttpSink, ModernFace
 from open_mcp_gateway.pipeline.reply import ACCEPTED, Responder, failed
 from open_mcp_gateway.pipeline.sessions import HttpSession, Sessions
 from open_mcp_gateway.protocol.classify import era_of
@@ -50,7 +50,8 @@ class Posts:
         self._permit = permit
         self._head = head
         self._session: HttpSession | None = None
-        """The one that the head names, once it was found; it may have ended since."""
+        """The one that the head names, once it was found; it may have ended since, or have another
+        permit."""
 
     def serve(self, arrival: Arrival, body: bytes, responder: Responder) -> Abandonable | None:
         """See ``Visits``."""
@@ -60,26 +61,30 @@ class Posts:
             if not body.startswith(b"{") and is_batch(body):
                 return self._batch(arrival, body, responder)
             message = decode_message(body)
-            if not head.takes_both:
-                raise not_acceptable(JSON, EVENTS)
-            if message.method is UNSET:
+            if message.method is UNSET or not head.takes_both:
                 self._answer(message, body, responder)
                 return None
             call = call_of(message)
-            if message.id is UNSET and call.id is not None:
-                raise InvalidRequest("a request needs an id")
-            if message.id is not UNSET and call.id is None:
-                raise InvalidRequest("a notification has no id")
+            if (message.id is UNSET) is not (call.id is None):
+                wrong = "a request needs an id" if call.id else "a notification has no id"
+                raise InvalidRequest(wrong)
             params, outside = call.params, head.outside_sessions
             # A claim can only be in ``_meta``, and most messages of sessions have none.
             may_be_modern = outside or (params is not None and "_meta" in params)
             if may_be_modern and era_of(call.method, params, outside=outside) is Era.MODERN:
-                return self._modern.serve(
-                    self._permit, call, head.routing, responder, arrival.request_id
+                if call.id is None:
+                    # Over HTTP a client has no notification to send: leaving is how it cancels.
+                    responder.respond(ACCEPTED)
+                    return None
+                outcome = HttpSink(responder, arrival.request_id)
+                return self._modern.take(
+                    self._permit, call, head.routing, outcome, arrival.request_id
                 )
             if call.method == "initialize" and not head.names_session:
                 return self._open(arrival, call, responder)
-            session = self._session_named()
+            session = self._session
+            if session is None or session.core.closed or session.core.permit is not self._permit:
+                session = self._found()
             if call.id is None:
                 session.core.notification(call)
                 responder.respond(ACCEPTED)
@@ -92,10 +97,12 @@ class Posts:
             return None
 
     def _answer(self, message: Message, body: bytes, responder: Responder) -> None:
-        """The client's response to a question of the server."""
+        """The client's response to a question of the server, or no message at all."""
+        if not self._head.takes_both:
+            raise not_acceptable(JSON, EVENTS)
         if message.id is UNSET or (message.result is UNSET) is (message.error is UNSET):
             raise InvalidRequest("the body is neither a request, a notification nor a response")
-        self._session_named().core.answer(decode_incoming(body))
+        self._found().core.answer(decode_incoming(body))
         responder.respond(ACCEPTED)
 
     def _open(self, arrival: Arrival, call: Call, responder: Responder) -> Abandonable:
@@ -119,16 +126,14 @@ class Posts:
         if not self._head.takes_both:
             raise not_acceptable(JSON, EVENTS)
         elements = elements_of(body)
-        session = self._session_named()
+        session = self._found()
         check_batch(elements, session.core.version)
         return Batch(session, responder, arrival.request_id).take(elements)
 
-    def _session_named(self) -> HttpSession:
+    def _found(self) -> HttpSession:
         """Raises as ``named_session``."""
-        session = self._session
-        if session is None or session.core.closed or session.core.permit is not self._permit:
-            session = self._session = named_session(self._sessions, self._permit, self._head)
-        return session
+        self._session = named_session(self._sessions, self._permit, self._head)
+        return self._session
 
 
 def named_session(sessions: Sessions, permit: Permit, head: McpHead) -> HttpSession:

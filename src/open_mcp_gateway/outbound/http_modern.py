@@ -83,7 +83,7 @@ class ModernPeer(HttpPeer):
 
     def learn_tools(self) -> None:
         """Find out what headers the server's tools need, without keeping anybody waiting for it."""
-        if has_tools(self._handshake):
+        if has_tools(self.handshake):
             self._first_listing = self._loop.call_later(FIRST_LISTING_S, self._stop_waiting)
             self._list()
 
@@ -211,7 +211,7 @@ class ModernPeer(HttpPeer):
             self._doubt()
             self.fail(call, self.link.broken("refused the protocol version agreed on"))
             return
-        self._handshake = msgspec.structs.replace(self._handshake, version=judged.version)
+        self.handshake = msgspec.structs.replace(self.handshake, version=judged.version)
         self._stamp = Stamp(judged.version)
         self._version_header = version_header(judged.version)
         self.word(call)
@@ -226,7 +226,7 @@ class ModernPeer(HttpPeer):
             self._asking_again = self._loop.create_task(self._inquire())
 
     async def _inquire(self) -> None:
-        denied = await denies_modern(self.link, self._handshake.version)
+        denied = await denies_modern(self.link, self.handshake.version)
         self._asking_again = None
         if denied:
             self._on_misjudged()

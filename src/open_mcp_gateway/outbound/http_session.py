@@ -329,7 +329,7 @@ class SessionPeer(HttpPeer):
                     why = opened.reason
                 else:
                     self._session = opened
-                    self._handshake = opened.handshake
+                    self.handshake = opened.handshake
                     self._stream = self._new_stream()
                     await self.listen()
         except UpstreamError as error:

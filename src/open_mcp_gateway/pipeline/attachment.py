@@ -14,8 +14,7 @@ from open_mcp_gateway.errors import Busy, InvalidParams
 from open_mcp_gateway.pipeline import narrowing
 from open_mcp_gateway.pipeline.agreement import for_upstream, string_in
 from open_mcp_gateway.pipeline.hub import LEVELS, Hub, Share
-from open_mcp_gateway.pipeline.session_exchange import Owner, RememberedExchange
-from open_mcp_gateway.pipeline.sink import Sink
+from open_mcp_gateway.pipeline.session_exchange import Owner
 from open_mcp_gateway.protocol.jsonrpc import Call, encode
 from open_mcp_gateway.supervisor.lease import Lease
 
@@ -97,35 +96,31 @@ class Attachment:
 
     # ── what it is to remember ───────────────────────────────────────────────────────────────────
 
-    def remember(self, call: Call, sink: Sink, request_id: str) -> RememberedExchange | None:
-        """What one of ``REMEMBERED`` is to send; None where the server must not or need not hear
-        of it, because other sessions share its connection.
+    def remember(self, call: Call) -> tuple[Call | None, Callable[[bool], None] | None]:
+        """What of one of ``REMEMBERED`` is sent, and who is to hear whether it is done then. No
+        call where the server must not or need not hear of it, because other sessions share its
+        connection.
 
         Raises:
             GatewayError: it is at fault; nothing is remembered of it.
         """
-        session = self._session
-        narrowing.check(session.permit, call)
+        narrowing.check(self._session.permit, call)
         call = for_upstream(call)
         params = call.params or {}
-        then: Callable[[bool], None] | None = None
         if call.method == "resources/subscribe":
-            then = self._subscribe(string_in(params, "uri"))
-        elif call.method == "resources/unsubscribe":
-            if self._unsubscribe(string_in(params, "uri")):
-                return None
-        else:
-            level = string_in(params, "level")
-            if level not in LEVELS:
-                raise InvalidParams(f"'params.level' must be one of {', '.join(LEVELS)}")
-            needed = level if self._hub is None else self._hub.needed_level(level)
-            if needed is None:
-                self.level = level
-                return None
-            params = {**params, "level": Raw(encode(needed))}
-            call = Call(call.method, call.id, params, progress_token=call.progress_token)
-            then = self._levelled(level, needed)
-        return RememberedExchange(session, call, sink, request_id, then)
+            return call, self._subscribe(string_in(params, "uri"))
+        if call.method == "resources/unsubscribe":
+            return None if self._unsubscribe(string_in(params, "uri")) else call, None
+        level = string_in(params, "level")
+        if level not in LEVELS:
+            raise InvalidParams(f"'params.level' must be one of {', '.join(LEVELS)}")
+        needed = level if self._hub is None else self._hub.needed_level(level)
+        if needed is None:
+            self.level = level
+            return None, None
+        params = {**params, "level": Raw(encode(needed))}
+        told = Call(call.method, call.id, params, progress_token=call.progress_token)
+        return told, self._levelled(level, needed)
 
     def _levelled(self, wanted: str, asked_for: str) -> Callable[[bool], None]:
         def then(done: bool) -> None:

@@ -22,7 +22,7 @@ from open_mcp_gateway.pipeline.errand import Errand, Means
 from open_mcp_gateway.pipeline.exchange import Exchange
 from open_mcp_gateway.pipeline.questions import Channel, Questions
 from open_mcp_gateway.pipeline.reply import failure_of
-from open_mcp_gateway.pipeline.session_exchange import Opening, SessionExchange
+from open_mcp_gateway.pipeline.session_exchange import Opening, RememberedExchange, SessionExchange
 from open_mcp_gateway.pipeline.sink import Sink
 from open_mcp_gateway.protocol.faults import INTERNAL_ERROR, METHOD_NOT_FOUND
 from open_mcp_gateway.protocol.jsonrpc import Call, Incoming, response
@@ -89,16 +89,23 @@ class ClientSession:
             raise InvalidRequest("this id is still in use by an earlier request of the session")
         if len(self._running) >= MAX_RUNNING:
             raise Busy("too many requests of this session are in flight", retry_after_s=1)
-        self.means.handles.check(self.permit.principal.key_id, self.permit.entry.spec.id, call)
+        means, permit, then = self.means, self.permit, None
+        means.handles.check(permit.principal.key_id, permit.entry.spec.id, call)
         if call.method in REMEMBERED:
-            exchange: SessionExchange | None = self.attachment.remember(call, sink, request_id)
-            if exchange is None:
+            needed, then = self.attachment.remember(call)
+            if needed is None:
                 sink.answer(response(raw_id, b"{}"))
                 return None
-        else:
-            if call.params is not None and "_meta" in call.params:
-                call = for_upstream(call)
-            exchange = SessionExchange(self, call, sink, request_id)
+            call = needed
+        elif call.params is not None and "_meta" in call.params:
+            call = for_upstream(call)
+        kind = SessionExchange if then is None else RememberedExchange
+        exchange = kind(
+            means, permit, call, sink, manner=self.manner, request_id=request_id, books=self
+        )
+        exchange.owner, exchange.share = self, None
+        if isinstance(exchange, RememberedExchange):
+            exchange.then = then
         self._running[raw_id] = exchange
         return exchange
 

@@ -54,26 +54,16 @@ class Owner(Listener, Protocol):
 
 
 class SessionExchange(Exchange):
-    """A call of a session."""
+    """A call of a session, which is in its books. Started once ``owner`` and ``share`` are set."""
 
-    __slots__ = ("_owner", "share")
+    __slots__ = ("owner", "share")
 
-    def __init__(self, owner: Owner, call: Call, sink: Sink, request_id: str) -> None:
-        super().__init__(
-            owner.means,
-            owner.permit,
-            call,
-            sink,
-            manner=owner.manner,
-            request_id=request_id,
-            books=owner,
-        )
-        self._owner = owner
-        self.share: Share | None = None
-        """Where it is counted while it is in flight."""
+    owner: Owner
+    share: Share | None
+    """Where it is counted while it is in flight."""
 
     def run(self, lease: Lease) -> bool:
-        share = self.share = self._owner.attachment.share(lease)
+        share = self.share = self.owner.attachment.share(lease)
         share.inflight += 1
         if super().run(lease):
             return True
@@ -107,7 +97,7 @@ class SessionExchange(Exchange):
 
     def idle_s(self) -> float:
         """Longer while a person is to answer something."""
-        return ANSWER_S if self._owner.asking else super().idle_s()
+        return ANSWER_S if self.owner.asking else super().idle_s()
 
     def wait_for_person(self) -> None:
         """A person's time is not the server's: it counts against neither of its limits."""
@@ -118,18 +108,9 @@ class SessionExchange(Exchange):
 class RememberedExchange(SessionExchange):
     """A call by which a server remembers something; ``then`` hears whether it does."""
 
-    __slots__ = ("_then",)
+    __slots__ = ("then",)
 
-    def __init__(
-        self,
-        owner: Owner,
-        call: Call,
-        sink: Sink,
-        request_id: str,
-        then: Callable[[bool], None] | None,
-    ) -> None:
-        super().__init__(owner, call, sink, request_id)
-        self._then = then
+    then: Callable[[bool], None] | None
 
     def answered(self, message: bytes, upstream_id: int) -> None:
         self._tell(done=decode_incoming(message).error is UNSET)
@@ -144,7 +125,7 @@ class RememberedExchange(SessionExchange):
         super().cancel(reason)
 
     def _tell(self, *, done: bool) -> None:
-        then, self._then = self._then, None
+        then, self.then = self.then, None
         if then is not None:
             then(done)
 
