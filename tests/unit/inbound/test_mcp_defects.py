@@ -182,9 +182,11 @@ async def test_a_session_has_the_permit_of_the_request() -> None:
             assert caller.reply.status == 200
             assert session.core.permit is permit
         here.sessions.end(session)
-        for one in posts:
+        notice = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
+        for one, message in zip(posts * 2, (ping, ping, notice, notice), strict=True):
             caller = Caller()
-            one.serve(arrival, ping, caller)
+            one.serve(arrival, message, caller)
+            assert caller.reply.status == 404
             assert caller.error["message"] == "Session not found"
 
 
