@@ -11,7 +11,9 @@ from collections.abc import Callable
 from typing import Final
 
 from anyio.abc import TaskGroup
+from msgspec import Struct
 
+from open_mcp_gateway.access.authorize import Permits
 from open_mcp_gateway.auth.principal import Principal
 from open_mcp_gateway.errors import (
     GatewayError,
@@ -28,6 +30,7 @@ from open_mcp_gateway.inbound.handlers import (
     Handler,
     McpPoint,
     McpStream,
+    McpVisits,
     Probe,
     check_body,
     check_json,
@@ -49,6 +52,15 @@ _PRIVATE: Final[Headers] = (
     (b"cache-control", b"no-store"),
     (b"vary", b"Authorization, X-API-Key"),
 )
+
+
+class _Way(Struct, frozen=True):
+    """Where a head leads, kept with it: good for the same caller as long as no other permits are in
+    force, so that a change of rights or catalog is the end of it."""
+
+    permits: Permits
+    principal: Principal
+    serve: Callable[[Arrival, bytes, Responder], Abandonable | None]
 
 
 class Dispatcher:
@@ -153,17 +165,26 @@ class Dispatcher:
             if admitted.ready is not None:
                 responder.respond(admitted.ready)
                 return None
-            if admitted.principal is None:
+            principal = admitted.principal
+            if principal is None:
                 raise Unauthenticated("API key required")
             admitted.check_still_in_force(self.authenticator, self.now())
+            way: _Way | None = arrival.readings.get(_Way)
+            if (
+                way is not None
+                and way.permits is self.forwarder.permits
+                and way.principal is principal
+            ):
+                self._trace("request body", arrival, body)
+                return way.serve(arrival, body, responder)
             match = self._match(arrival, body)
             handler = match.route.handler
             self._trace("request body", arrival, body)
             if type(handler) is McpPoint:
-                return self._call(arrival, admitted.principal, handler, body, responder)
-            if type(handler) is McpStream:
-                return self._stream(arrival, admitted.principal, match, body, responder)
-            self.managed.serve(arrival, admitted.principal, match, body, responder)
+                return self._call(arrival, principal, handler, body, responder)
+            if type(handler) is McpStream or type(handler) is McpVisits:
+                return self._stream(arrival, principal, match, body, responder)
+            self.managed.serve(arrival, principal, match, body, responder)
         except GatewayError as error:
             responder.respond(self.refuse(arrival, error))
         except Exception:
@@ -208,19 +229,23 @@ class Dispatcher:
         body: bytes,
         responder: Responder,
     ) -> Abandonable | None:
-        """A request to the MCP endpoint of one server."""
-        stream = match.route.handler
-        if type(stream) is not McpStream:
-            raise InternalError(f"route {match.route.path} is wired wrongly")
+        """A request to an MCP endpoint of one server."""
+        handler, permits = match.route.handler, self.forwarder.permits
         try:
             if arrival.method == b"POST":
                 check_json(arrival)
             try:
-                permit = self.forwarder.permits.get(principal, match.ref or "")
+                permit = permits.get(principal, match.ref or "")
             except GatewayError:
                 check_body(arrival, body)
                 raise
-            return stream.serve(arrival, permit, body, responder)
+            if type(handler) is McpStream:
+                return handler.serve(arrival, permit, body, responder)
+            if type(handler) is not McpVisits:
+                raise InternalError(f"route {match.route.path} is wired wrongly")
+            serve = handler.enter(arrival, permit).serve
+            arrival.readings[_Way] = _Way(permits, principal, serve)
+            return serve(arrival, body, responder)
         except Exception as error:  # noqa: BLE001 - a boundary: these routes answer in JSON-RPC
             raw_id = getattr(error, "request_id", None) or _id_in(body)
             responder.respond(failed(error, raw_id, arrival.request_id))

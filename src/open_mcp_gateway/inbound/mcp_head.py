@@ -11,7 +11,9 @@ from typing import Final
 
 from msgspec import Struct
 
+from open_mcp_gateway.errors import NotAcceptable
 from open_mcp_gateway.inbound.arrival import Arrival
+from open_mcp_gateway.protocol.classify import outside_sessions
 from open_mcp_gateway.protocol.routing import Routing, routing_of
 
 SESSION_HEADER: Final = b"mcp-session-id"
@@ -42,22 +44,33 @@ class McpHead(Struct, frozen=True, kw_only=True):
     version: str | None
     """``MCP-Protocol-Version``, the first if there are several."""
 
+    outside_sessions: bool
+    """That is none of the session era."""
+
     routing: Routing
 
 
 def mcp_head(arrival: Arrival) -> McpHead:
     """What the head of ``arrival`` says; for ``Arrival.read``."""
     sessions = [value for name, value in arrival.headers if name == SESSION_HEADER]
-    version = arrival.header(_VERSION_HEADER)
+    sent = arrival.header(_VERSION_HEADER)
+    version = None if sent is None else sent.strip().decode("latin-1")
     takes_events = _takes(arrival, EVENTS)
     return McpHead(
         takes_events=takes_events,
         takes_both=takes_events and _takes(arrival, JSON),
         session_id=sessions[0].strip().decode("latin-1") if len(sessions) == 1 else None,
         names_session=bool(sessions),
-        version=None if version is None else version.strip().decode("latin-1"),
+        version=version,
+        outside_sessions=outside_sessions(version),
         routing=routing_of(arrival.headers),
     )
+
+
+def not_acceptable(*needed: bytes) -> NotAcceptable:
+    """The client does not take every media type that the answer may come in."""
+    kinds = ", ".join(kind.decode() for kind in needed)
+    return NotAcceptable(f"the Accept header must list {kinds}")
 
 
 def _takes(arrival: Arrival, media: bytes) -> bool:

@@ -42,7 +42,7 @@ class HttpPeer:
 
     def __init__(self, link: Link, handshake: Handshake) -> None:
         self.link = link
-        self._handshake = handshake
+        self.handshake = handshake
         self._calls: dict[int, HttpCall] = {}
         self._last_id = 0
         self._loop = asyncio.get_running_loop()
@@ -114,10 +114,6 @@ class HttpPeer:
         """Say to the server that it is over, unless it knows; bounded by the caller."""
 
     # Peer
-
-    @property
-    def handshake(self) -> Handshake:
-        return self._handshake
 
     @property
     def inflight(self) -> int:

@@ -81,7 +81,7 @@ class ModernPeer(HttpPeer):
 
     def learn_tools(self) -> None:
         """Find out what headers the server's tools need, without keeping anybody waiting for it."""
-        if has_tools(self._handshake):
+        if has_tools(self.handshake):
             self._first_listing = self._loop.call_later(FIRST_LISTING_S, self._stop_waiting)
             self._list()
 
@@ -209,7 +209,7 @@ class ModernPeer(HttpPeer):
             self._doubt.arise()
             self.fail(call, self.link.broken("refused the protocol version agreed on"))
             return
-        self._handshake = msgspec.structs.replace(self._handshake, version=judged.version)
+        self.handshake = msgspec.structs.replace(self.handshake, version=judged.version)
         self._stamp = Stamp(judged.version)
         self._version_header = version_header(judged.version)
         self.word(call)
@@ -218,7 +218,7 @@ class ModernPeer(HttpPeer):
     # Whether it still is what it was when it was reached
 
     async def _denied(self) -> bool:
-        return await denies_modern(self.link, self._handshake.version)
+        return await denies_modern(self.link, self.handshake.version)
 
     def _judge_anew(self) -> None:
         self._on_misjudged()

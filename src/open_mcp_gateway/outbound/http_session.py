@@ -280,7 +280,7 @@ class SessionPeer(HttpPeer):
                     why = opened.reason
                 else:
                     self._session = opened
-                    self._handshake = opened.handshake
+                    self.handshake = opened.handshake
                     self._stream = self._new_stream()
                     await self.listen()
         except UpstreamError as error:
@@ -292,5 +292,5 @@ class SessionPeer(HttpPeer):
             self.lose(f"lost its session and gave no new one: {why}")
         else:
             self.release()
-            for message in missed(self._handshake):
+            for message in missed(self.handshake):
                 self._take(decode_incoming(message), message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.errors import GatewayError, UpstreamBroken, UpstreamUnavailable
@@ -12,6 +13,13 @@ from open_mcp_gateway.pipeline.errand import Errand, Means
 from open_mcp_gateway.pipeline.sink import Sink
 from open_mcp_gateway.protocol.jsonrpc import Call, Incoming, restore_id
 from open_mcp_gateway.supervisor.lease import Lease
+
+
+class Books(Protocol):
+    """Where calls stand that are not over yet, such as a set."""
+
+    def discard(self, exchange: Exchange, /) -> None:
+        """It is over, if it was not before; nobody has heard of its outcome yet."""
 
 
 class Exchange(Errand):
@@ -27,7 +35,7 @@ class Exchange(Errand):
         GatewayError: the caller's key may not make this call; nothing was sent or started.
     """
 
-    __slots__ = ("_latest_s", "call", "handles", "lease", "sink", "ticket")
+    __slots__ = ("_books", "_latest_s", "call", "handles", "lease", "sink", "ticket")
 
     def __init__(
         self,
@@ -38,12 +46,14 @@ class Exchange(Errand):
         *,
         manner: Manner,
         request_id: str,
+        books: Books,
         endless: bool = False,
     ) -> None:
         narrowing.check(permit, call)
         super().__init__(means, permit, manner, request_id)
         self.call = call
         self.sink = sink
+        self._books = books
         self.handles = means.handles
         self.lease: Lease | None = None
         self.ticket: Ticket | None = None
@@ -73,6 +83,7 @@ class Exchange(Errand):
         return True
 
     def answered(self, message: bytes, upstream_id: int) -> None:
+        self._books.discard(self)
         self._end(failed=False)
         if not self.over and self.call.id is not None:
             caller, server_id = self.permit.principal.key_id, self.permit.entry.spec.id
@@ -114,6 +125,7 @@ class Exchange(Errand):
         self._latest_s = max(self._latest_s, moment_s)
 
     def fail(self, error: GatewayError) -> None:
+        self._books.discard(self)
         error.request_id = self.call.id
         self.sink.fail(error)
 
@@ -131,6 +143,7 @@ class Exchange(Errand):
         """Stop, and tell the server by its era's rule. Nothing more comes out of here."""
         if self.over:
             return
+        self._books.discard(self)
         super().abandon()
         if self.ticket is not None:
             self.ticket.cancel(reason)

@@ -29,7 +29,7 @@ class Forwarder:
     def __init__(self, means: Means, snapshot: Snapshot) -> None:
         self.means = means
         self.snapshot = snapshot
-        self._running: set[_Held | _Brief] = set()
+        self._running: set[Exchange | _Brief] = set()
 
     @property
     def snapshot(self) -> Snapshot:
@@ -76,44 +76,30 @@ class Forwarder:
         if call.id is None and notices.ends_here(call.method, shared=True):
             responder.respond(ACCEPTED)
             return None
-        errand.kept_in(self._running)
+        self._running.add(errand)
         errand.start()
         return None if errand.over else errand
 
     def _errand(
         self, permit: Permit, call: Call, request_id: str, responder: Responder
-    ) -> _Held | _Brief:
+    ) -> Exchange | _Brief:
         if call.id is None or call.method == "initialize":
-            return _Brief(self.means, permit, call, request_id, responder)
-        kind = _Ping if call.method == "ping" else _Held
+            given = self.means, permit, call, responder
+            return _Brief(*given, request_id=request_id, running=self._running)
+        kind = _Ping if call.method == "ping" else Exchange
         sink = ReplySink(responder, request_id)
-        return kind(self.means, permit, call, sink, manner=ANY_MANNER, request_id=request_id)
+        return kind(
+            self.means,
+            permit,
+            call,
+            sink,
+            manner=ANY_MANNER,
+            request_id=request_id,
+            books=self._running,
+        )
 
 
-class _Held(Exchange):
-    """A call that is known of until it is over."""
-
-    __slots__ = ("_running",)
-
-    def kept_in(self, running: set[_Held | _Brief]) -> None:
-        """``running`` holds it until it is over."""
-        self._running = running
-        running.add(self)
-
-    def answered(self, message: bytes, upstream_id: int) -> None:
-        self._running.discard(self)
-        super().answered(message, upstream_id)
-
-    def fail(self, error: GatewayError) -> None:
-        self._running.discard(self)
-        super().fail(error)
-
-    def cancel(self, reason: str) -> None:
-        self._running.discard(self)
-        super().cancel(reason)
-
-
-class _Ping(_Held):
+class _Ping(Exchange):
     """Stateless servers do not know ``ping`` any more; callers of the session era do."""
 
     __slots__ = ()
@@ -121,7 +107,7 @@ class _Ping(_Held):
     def run(self, lease: Lease) -> bool:
         if lease.peer.handshake.era is not Era.MODERN or self.call.id is None:
             return super().run(lease)
-        self._running.discard(self)
+        self._books.discard(self)
         if not self.over:
             self.over = True
             self.sink.answer(response(self.call.id, b"{}"))
@@ -134,17 +120,20 @@ class _Brief(Errand):
     __slots__ = ("_call", "_responder", "_running")
 
     def __init__(
-        self, means: Means, permit: Permit, call: Call, request_id: str, responder: Responder
+        self,
+        means: Means,
+        permit: Permit,
+        call: Call,
+        responder: Responder,
+        *,
+        request_id: str,
+        running: set[Exchange | _Brief],
     ) -> None:
         narrowing.check(permit, call)
         super().__init__(means, permit, ANY_MANNER, request_id)
         self._call = call
         self._responder = responder
-
-    def kept_in(self, running: set[_Held | _Brief]) -> None:
-        """``running`` holds it until it is over."""
         self._running = running
-        running.add(self)
 
     def run(self, lease: Lease) -> bool:
         call = self._call

@@ -71,16 +71,25 @@ class Listener(Protocol):
         """The server no longer wants an answer to its question of that id."""
 
 
+class Share:
+    """How many calls one session has in flight on one connection; it keeps count itself."""
+
+    __slots__ = ("inflight",)
+
+    def __init__(self) -> None:
+        self.inflight = 0
+
+
 class Hub:
     """The audience of one upstream connection."""
 
-    __slots__ = ("_peer", "_running", "_sessions", "exclusive", "level")
+    __slots__ = ("_left", "_peer", "_sessions", "exclusive", "level")
 
     def __init__(self, peer: Peer, *, exclusive: bool) -> None:
         self._peer = peer
-        self._sessions: dict[Listener, None] = {}
-        self._running: dict[Listener, int] = {}
-        """How many calls each session has in flight on this very connection."""
+        self._sessions: dict[Listener, Share] = {}
+        self._left: dict[Listener, Share] = {}
+        """Of sessions that are elsewhere now, with calls still in flight here."""
 
         self.exclusive = exclusive
         """The connection belongs to one session."""
@@ -118,24 +127,18 @@ class Hub:
         needed = min((level, self.level or "info"), key=LEVELS.index)
         return None if needed == self.level else needed
 
-    def add(self, session: Listener) -> None:
-        self._sessions[session] = None
+    def add(self, session: Listener) -> Share:
+        """``session`` hears what is said here, and counts its calls on this very connection."""
+        share = self._left.pop(session, None) or Share()
+        self._sessions[session] = share
+        return share
 
     def remove(self, session: Listener) -> None:
         """From now on it hears only what belongs to its calls that are still in flight here."""
-        self._sessions.pop(session, None)
-
-    def began(self, session: Listener) -> None:
-        """A call of the session is in flight here."""
-        self._running[session] = self._running.get(session, 0) + 1
-
-    def ended(self, session: Listener) -> None:
-        """That call is over."""
-        left = self._running[session] - 1
-        if left:
-            self._running[session] = left
-        else:
-            del self._running[session]
+        share = self._sessions.pop(session, None)
+        if share is not None:
+            self._left[session] = share
+            self._left = {who: one for who, one in self._left.items() if one.inflight}
 
     def subscribers(self, uri: str) -> int:
         """How many sessions want to hear of changes to ``uri``."""
@@ -166,9 +169,11 @@ class Hub:
         """The session that something can be about: the owner of the connection, or the one whose
         calls are all that is in flight. Envelope calls are in flight without a session."""
         if self.exclusive:
-            return next(iter((*self._sessions, *self._running)), None)
+            busy = (who for who, one in self._left.items() if one.inflight)
+            return next(iter((*self._sessions, *busy)), None)
         inflight = self._peer.inflight
-        return next((one for one, times in self._running.items() if times == inflight), None)
+        shares = (*self._sessions.items(), *self._left.items())
+        return next((who for who, one in shares if one.inflight == inflight > 0), None)
 
     def _withdraw(self, incoming: Incoming) -> None:
         named = cancelled_of(incoming)

@@ -23,10 +23,9 @@ from open_mcp_gateway.outbound.peer import ANY_MANNER, Manner, Peer
 from open_mcp_gateway.outbound.relation import LISTEN, SUBSCRIPTION_ID
 from open_mcp_gateway.pipeline.errand import Means
 from open_mcp_gateway.pipeline.exchange import Exchange
-from open_mcp_gateway.pipeline.handles import Handles, needs_tasks
-from open_mcp_gateway.pipeline.reply import ACCEPTED, Responder
+from open_mcp_gateway.pipeline.handles import MAY_NEED_TASKS, Handles, needs_tasks
 from open_mcp_gateway.pipeline.sink import HOLD_OPEN_S, DeferredSink, Sink, Waiting
-from open_mcp_gateway.pipeline.states import StateSeal
+from open_mcp_gateway.pipeline.states import STATE, StateSeal
 from open_mcp_gateway.protocol.eras import LATEST_MODERN, Era
 from open_mcp_gateway.protocol.faults import (
     HEADER_MISMATCH,
@@ -37,7 +36,7 @@ from open_mcp_gateway.protocol.faults import (
 )
 from open_mcp_gateway.protocol.jsonrpc import Call, encode, error_response, response
 from open_mcp_gateway.protocol.ladder import climb
-from open_mcp_gateway.protocol.mirrored import check
+from open_mcp_gateway.protocol.mirrored import Fields, check
 from open_mcp_gateway.protocol.routing import Routing
 from open_mcp_gateway.protocol.surrogates import Lenient
 from open_mcp_gateway.supervisor.lease import Lease
@@ -118,25 +117,6 @@ class ModernFace:
             if exchange.call.method == LISTEN:
                 exchange.complete()
 
-    def serve(
-        self,
-        permit: Permit,
-        call: Call,
-        sent: Routing,
-        responder: Responder,
-        request_id: str,
-    ) -> Exchange | None:
-        """One POST. Returns what to abandon if the client leaves while the outcome is open.
-
-        Raises:
-            GatewayError: the request is at fault; nothing was sent or answered.
-        """
-        if call.id is None:
-            # Over HTTP a client has no notification to send: leaving is how it cancels.
-            responder.respond(ACCEPTED)
-            return None
-        return self.take(permit, call, sent, _HttpSink(responder, request_id), request_id)
-
     def take(
         self,
         permit: Permit,
@@ -151,7 +131,11 @@ class ModernFace:
             GatewayError: the request is at fault; nothing was sent or answered.
         """
         checked = climb(call, sent)
-        if needs_tasks(checked) and not declares_tasks(checked.capabilities):
+        if (
+            checked.method in MAY_NEED_TASKS
+            and needs_tasks(checked)
+            and not declares_tasks(checked.capabilities)
+        ):
             # Before anything is said about whose task it is.
             raise MissingCapability(
                 f"this {call.method} needs the tasks extension",
@@ -166,31 +150,25 @@ class ModernFace:
             sink,
             manner=MODERN if spec.interactive else ANY_MANNER,
             request_id=request_id,
+            books=self._running,
             endless=call.method == LISTEN,
         )
         exchange.handles = self._handles
-        exchange.bind(self._seal, self._running, sent if call.method == _CALL else None)
+        exchange.seal = self._seal
+        exchange.mirrored = sent if call.method == _CALL else None
+        self._running.add(exchange)
         exchange.start()
         return None if exchange.over else exchange
 
 
 class _ModernExchange(Exchange):
-    """Remembers what the answer hands out, and to whom."""
+    """Remembers what the answer hands out, and to whom. Started once ``seal`` and ``mirrored`` are
+    set: the headers in which arguments of the call may be repeated, None where there are none."""
 
-    __slots__ = ("_mirrored", "_running", "_seal")
+    __slots__ = ("mirrored", "seal")
 
-    def bind(
-        self,
-        seal: StateSeal,
-        running: set[_ModernExchange],
-        mirrored: Routing | None,
-    ) -> None:
-        """What it needs beside a call; ``running`` holds it until it is over. ``mirrored`` has the
-        headers in which arguments of the call may be repeated."""
-        self._seal = seal
-        self._running = running
-        self._mirrored = mirrored
-        running.add(self)
+    seal: StateSeal
+    mirrored: Routing | None
 
     def end(self, error: GatewayError) -> None:
         """Stop, and tell both sides."""
@@ -212,19 +190,21 @@ class _ModernExchange(Exchange):
             text = "the server was opened with a session"
             self._settle(EraNotSpoken(text, spoken=(handshake.version,)))
             return True
-        if self._mirrored is not None and self._waits_or_fails(lease.peer, self._mirrored):
-            return True
+        sent = self.mirrored
+        if sent is not None:
+            fields = lease.peer.mirrored(sent.name or "")  # the tool's: rung 2 has compared them
+            # Most tools have none; not known is another thing.
+            if (fields is None or fields) and self._waits_or_fails(lease.peer, sent, fields):
+                return True
         return super().run(lease)
 
-    def _waits_or_fails(self, peer: Peer, sent: Routing) -> bool:
+    def _waits_or_fails(self, peer: Peer, sent: Routing, fields: Fields | None) -> bool:
         """Whether headers do not fit the arguments (server/tools#x-mcp-header), or it is yet to be
         found out which must. Over whatever transport: clients have seen the schema too, and who has
         not listed the tools must not get around the check by that."""
-        fields = peer.mirrored(sent.name or "")  # the tool's: rung 2 has compared them
         if fields is None:
             return peer.wait_for_tools(self._go_on)
-        arguments = (self.call.params or {}).get("arguments")
-        problem = check(fields, arguments, sent.headers) if fields else None
+        problem = check(fields, (self.call.params or {}).get("arguments"), sent.headers)
         if problem is not None:
             self._settle(HeaderMismatch(problem))
         return problem is not None
@@ -236,26 +216,22 @@ class _ModernExchange(Exchange):
             self.start()
 
     def answered(self, message: bytes, upstream_id: int) -> None:
-        self._end(failed=False)  # before anything that can fail
+        if STATE in message or _ERROR in message:
+            self._end(failed=False)  # before anything that can fail
+            message = self._reworded(message)
+        super().answered(message, upstream_id)
+
+    def _reworded(self, message: bytes) -> bytes:
         caller, server_id = self.permit.principal.key_id, self.permit.entry.spec.id
-        message = self._seal.sealed(caller, server_id, self.call, message)
+        message = self.seal.sealed(caller, server_id, self.call, message)
         if _ERROR in message:
             message = _between_hops(message)
             if isinstance(self.sink, DeferredSink):
                 self.sink.status = _STATUS.get(_code_of(message), 200)
-        self._running.discard(self)
-        super().answered(message, upstream_id)
-
-    def fail(self, error: GatewayError) -> None:
-        self._running.discard(self)
-        super().fail(error)
-
-    def cancel(self, reason: str) -> None:
-        self._running.discard(self)
-        super().cancel(reason)
+        return message
 
 
-class _HttpSink(DeferredSink):
+class HttpSink(DeferredSink):
     """Errors of the server that have a status of their own get it while that is possible."""
 
     __slots__ = ()

@@ -108,6 +108,7 @@ class HttpSession:
         self.core.close()
         for stream in self._streams.values():
             stream.end()
+        self._streams.clear()  # connections may know the session for a while yet
 
 
 class Sessions:

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from open_mcp_gateway.outbound.peer import Question, Waiter
-from open_mcp_gateway.pipeline.hub import Hub
+from open_mcp_gateway.pipeline.hub import Hub, Share
 from open_mcp_gateway.protocol.jsonrpc import decode_incoming
 from tests.unit.pipeline.clients import Asked, note
 from tests.unit.pipeline.exchanges import HandPeer
@@ -22,6 +22,7 @@ class Ear:
         self.heard: list[tuple[bool, str]] = []
         self.questions: list[Question] = []
         self.withdrawn: list[bytes] = []
+        self.share = Share()
 
     def deliver(self, message: bytes, *, urgent: bool) -> None:
         self.heard.append((urgent, str(decode_incoming(message).method)))
@@ -37,7 +38,7 @@ def hub(*ears: Ear, exclusive: bool = False) -> tuple[Hub, HandPeer]:
     peer = HandPeer()
     made = Hub(peer, exclusive=exclusive)
     for ear in ears:
-        made.add(ear)
+        ear.share = made.add(ear)
     return made, peer
 
 
@@ -78,18 +79,18 @@ def test_what_may_be_about_anybody_reaches_nobody() -> None:
     made, peer = hub(one, two)
     message = note("notifications/message", level="info")
     made.notified(*message)  # nothing is in flight
-    made.began(one)
+    one.share.inflight += 1
     in_flight(peer, 1)
     made.notified(*message)
-    made.began(one)
-    made.began(two)
+    one.share.inflight += 1
+    two.share.inflight += 1
     in_flight(peer, 3)
     made.notified(*message)
-    made.ended(two)
-    made.ended(one)
+    two.share.inflight -= 1
+    one.share.inflight -= 1
     in_flight(peer, 2)  # one of them is the envelope's
     made.notified(*message)
-    made.ended(one)
+    one.share.inflight -= 1
     in_flight(peer, 0)
     made.notified(*message)
     assert one.heard == [(True, "notifications/message")]
@@ -99,11 +100,38 @@ def test_what_may_be_about_anybody_reaches_nobody() -> None:
 def test_a_session_that_moved_on_hears_of_its_last_calls() -> None:
     one = Ear()
     made, peer = hub(one)
-    made.began(one)
+    one.share.inflight += 1
     made.remove(one)
     in_flight(peer, 1)
     made.notified(*note("notifications/vendor"))
     made.notified(*note("notifications/tools/list_changed"))
+    assert one.heard == [(True, "notifications/vendor")]
+    one.share.inflight -= 1
+    in_flight(peer, 0)
+    made.notified(*note("notifications/vendor"))
+    assert len(one.heard) == 1
+
+
+def test_a_session_that_comes_back_counts_on() -> None:
+    one = Ear()
+    made, peer = hub(one)
+    one.share.inflight += 1
+    made.remove(one)
+    one.share = made.add(one)
+    one.share.inflight += 1
+    in_flight(peer, 2)
+    made.notified(*note("notifications/vendor"))
+    assert one.heard == [(True, "notifications/vendor")]
+
+
+def test_the_owner_of_a_connection_is_meant_until_its_last_call_is_over() -> None:
+    one = Ear()
+    made, _ = hub(one, exclusive=True)
+    one.share.inflight += 1
+    made.remove(one)
+    made.notified(*note("notifications/vendor"))
+    one.share.inflight -= 1
+    made.notified(*note("notifications/vendor"))
     assert one.heard == [(True, "notifications/vendor")]
 
 
@@ -153,7 +181,7 @@ def test_questions_and_their_end() -> None:
 def test_nobody_is_asked_where_several_are() -> None:
     one, two = Ear(), Ear()
     made, peer = hub(one, two)
-    made.began(one)
+    one.share.inflight += 1
     in_flight(peer, 1)
     question = Asked()
     made.asked(question)

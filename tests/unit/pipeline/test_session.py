@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +26,7 @@ from open_mcp_gateway.errors import (
     UpstreamUnavailable,
 )
 from open_mcp_gateway.outbound.peer import ANY_MANNER
-from open_mcp_gateway.pipeline import questions
+from open_mcp_gateway.pipeline import attachment, questions
 from open_mcp_gateway.pipeline import session as module
 from open_mcp_gateway.pipeline.channel_sink import ChannelSink
 from open_mcp_gateway.pipeline.errand import Means
@@ -271,16 +271,13 @@ async def test_a_peer_that_is_gone_is_waited_for() -> None:
 async def test_failures_and_cancellations_come_once() -> None:
     async with place(lease()) as here:
         session = here.opened()
-        rested: list[int] = []
-        session.on_rest = lambda: rested.append(session.inflight)
         sinks = [asked(session, "tools/list", number) for number in range(3)]
         waiters = list(here.peer.waiters)
         waiters[0].failed(UpstreamBroken("no"))
         session.notification(call("notifications/cancelled", None, requestId=1, reason="r"))
         session.notification(call("notifications/cancelled", None, requestId=1))
-        assert (rested, here.peer.cancelled) == ([], ["r"])
+        assert here.peer.cancelled == ["r"]
         session.close()
-        assert rested == [0]
         question = Asked()
         waiters[2].asked(question)
         assert question.refusals == ["the call is over"]
@@ -289,6 +286,27 @@ async def test_failures_and_cancellations_come_once() -> None:
             waiter.related(*note("notifications/progress"))
         assert [sink.outcomes for sink in sinks] == [1, 1, 1]
         assert all(not sink.messages for sink in sinks)
+
+
+@pytest.mark.parametrize("last", ["answered", "failed", "cancelled"])
+async def test_rest_comes_after_the_last_word(last: str) -> None:
+    async with place(lease()) as here:
+        session = here.opened()
+        told: list[object] = []
+        session.on_rest = lambda: told.append(session.inflight)
+        for number in range(3):
+            sink = ChannelSink(session, lambda _: told.append("word"), "r")
+            session.take(call("tools/list", number), sink, "r")
+            session.sweep(here.means.clock.monotonic() + 1)
+        ends: list[Callable[[], None]] = [
+            lambda: here.peer.waiters[0].answered(b'{"jsonrpc":"2.0","id":7,"result":{}}', 7),
+            lambda: here.peer.waiters[1].failed(UpstreamBroken("no")),
+            lambda: session.notification(call("notifications/cancelled", None, requestId=2)),
+        ]
+        ends.append(ends.pop(["answered", "failed", "cancelled"].index(last)))
+        for end in ends:
+            end()
+        assert told == ["word", "word", 0]
 
 
 async def test_sinks_that_wait_for_nothing_are_left_alone() -> None:
@@ -584,7 +602,7 @@ async def test_a_refused_request_leaves_nothing_behind() -> None:
 
 
 async def test_a_subscription_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_SUBSCRIPTIONS", 1)
+    monkeypatch.setattr(attachment, "MAX_SUBSCRIPTIONS", 1)
     async with place(lease()) as here:
         session = here.opened()
         asked(session, "resources/subscribe", 1, uri="a")
