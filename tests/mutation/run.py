@@ -52,8 +52,16 @@ LEFT_OUT: Final = ("tests/unit/access/test_timing.py", "tests/unit/auth/test_sca
 EXAMPLES: Final = 60
 """Of a property, at most: a mistake that only one in a hundred shows wants a test of its own."""
 
+NOTICED_IS_ENOUGH: Final = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
+"""Without the search for the smallest example, which takes longer than all else."""
+
 hypothesis.settings.register_profile(
-    "mutation", max_examples=EXAMPLES, database=None, derandomize=True, deadline=None
+    "mutation",
+    max_examples=EXAMPLES,
+    database=None,
+    derandomize=True,
+    deadline=None,
+    phases=NOTICED_IS_ENOUGH,
 )
 
 

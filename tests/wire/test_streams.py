@@ -176,10 +176,10 @@ def test_silent_streams_get_comments_over_asgi(
         one = client(running, "legacy").initialize()
         stream = one.listen()
         assert stream.event() is not None
-        time.sleep(0.2)
+        assert stream.comment()
+        assert stream.comment()
         one.call("change_list")
         assert stream.next()["method"] == "notifications/tools/list_changed"
-        assert stream.comments >= 2
         stream.leave()
 
 
@@ -429,7 +429,7 @@ def test_everything_ends_with_the_key(client: MakeClient) -> None:
         assert quiet.status == 404
         assert listen.error["message"] == "Invalid API key"
         assert silent.status == 403
-        assert time.perf_counter() - began_s < 1
+        assert time.perf_counter() - began_s < 10  # calls are given 30 s
         assert one.ask("ping").status == 403
         stays.call("change_list")
         client(running, "modern", key=KEY).tool("change_list")

@@ -43,6 +43,13 @@ def test_what_does_not(rest: str) -> None:
     assert not may_step_back(f"file:///a/{rest}")
 
 
+def test_how_often_a_uri_may_be_encoded() -> None:
+    """Decoded five times over: what is still not done then is not trusted."""
+    four, five = ("%" + "25" * (times - 1) + "41" for times in (4, 5))
+    assert not may_step_back(f"file:///a/{four}")
+    assert may_step_back(f"file:///a/{five}")
+
+
 @pytest.mark.parametrize("rest", ["{x}/../b", "../{x}", "%2e%2e/{x}", "..{x}", ".{x}./b", "a b{x}"])
 def test_templates_that_may(rest: str) -> None:
     assert template_may_step_back(f"file:///a/{rest}")

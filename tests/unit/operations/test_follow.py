@@ -122,8 +122,15 @@ async def until(true: Callable[[], Any]) -> None:
 def store(monkeypatch: pytest.MonkeyPatch) -> Wavering:
     for name in ("PACE_S", "USES_S"):
         monkeypatch.setattr(follow, name, 0.02)
-    monkeypatch.setattr(follow, "STALE_AFTER_S", 0.3)
+    monkeypatch.setattr(follow, "STALE_AFTER_S", 60.0)  # no pause of the machine is as long
     return Wavering(new_store())
+
+
+@pytest.fixture
+def stale(store: Wavering, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A silence that can be waited for."""
+    del store
+    monkeypatch.setattr(follow, "STALE_AFTER_S", 1.0)
 
 
 @pytest.fixture
@@ -210,6 +217,7 @@ async def test_another_history_is_noticed_at_any_revision(
     assert "went back in time" in caplog.text
 
 
+@pytest.mark.usefixtures("stale")
 async def test_a_silence_is_said_once_and_so_is_its_end(
     store: Wavering, others: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -231,10 +239,7 @@ async def test_a_silence_is_said_once_and_so_is_its_end(
     assert caplog.records[0].__dict__["reason"] == "The key store does not answer.; it is away"
 
 
-async def test_a_short_silence_loses_nothing(
-    store: Wavering, others: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(follow, "STALE_AFTER_S", 60.0)
+async def test_a_short_silence_loses_nothing(store: Wavering, others: Callable[..., None]) -> None:
     async with following(store) as watched:
         store.away = True
         await until(lambda: watched.follower._silent)
@@ -255,6 +260,7 @@ async def test_news_that_could_not_be_read_are_read_later(
         assert store.reads_fail == 0
 
 
+@pytest.mark.usefixtures("stale")
 async def test_a_defect_ends_nothing_and_hides_nothing(
     store: Wavering,
     others: Callable[..., None],
@@ -282,6 +288,7 @@ async def test_a_defect_ends_nothing_and_hides_nothing(
     assert said.count("changes of the key store cannot be put in force") == 1
 
 
+@pytest.mark.usefixtures("stale")
 async def test_a_store_that_hangs_is_lost_too(store: Wavering) -> None:
     async with following(store) as watched:
         store.go_on.clear()
@@ -290,6 +297,7 @@ async def test_a_store_that_hangs_is_lost_too(store: Wavering) -> None:
         await until(lambda: watched.lost == [True, False])
 
 
+@pytest.mark.usefixtures("stale")
 async def test_it_can_be_stopped_while_the_store_hangs(store: Wavering) -> None:
     with anyio.fail_after(PATIENCE_S / 2):
         watched = Watched(store)
