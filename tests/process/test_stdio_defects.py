@@ -49,7 +49,7 @@ async def test_the_next_line_is_served_and_the_id_is_free() -> None:
         for _ in range(2):
             os.write(stdin, line_of("tools/list", STATELESS, 7))
         os.close(stdin)
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             await face.run()
     os.close(stdout)
     with os.fdopen(answers, "rb") as reader:

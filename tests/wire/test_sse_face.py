@@ -251,6 +251,9 @@ def test_a_server_that_is_replaced_is_heard_again(front: Face, client: MakeClien
     old = front.instance("talker")
     assert "error" in other.call("exit")
     front.until(lambda: front.instance("talker") not in {None, old})
+    for kind in ("tools", "prompts", "resources"):  # nobody heard what it missed
+        assert listener.event().message["method"] == f"notifications/{kind}/list_changed"
+    assert listener.event().message["params"] == {"uri": "test://r"}
     other.call("touch", uri="test://r")
     assert listener.event().message["params"] == {"uri": "test://r"}
     listener.stream.leave()

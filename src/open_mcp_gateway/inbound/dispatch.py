@@ -260,7 +260,7 @@ class Dispatcher:
     def finish(self, arrival: Arrival, reply: Reply) -> Reply:
         """``reply`` with the headers that every answer carries; also writes the access log."""
         if self.access_log is not AccessLog.OFF:
-            record(self.access_log, arrival, reply.status)
+            record(self.access_log, arrival, reply)
         self._trace("answer body", arrival, reply.body)
         request_id = (b"x-request-id", arrival.request_id.encode("ascii"))
         headers = (*_PRIVATE, request_id, *reply.headers)

@@ -63,6 +63,11 @@ class ToolSchemas:
         self.annotated = False
         """Some tool wants arguments repeated in headers."""
 
+    @property
+    def known(self) -> bool:
+        """Some tools have been listed."""
+        return bool(self._fields)
+
     def fields(self, name: str) -> Fields | None:
         """What calls of the tool repeat in headers; None: it is not known."""
         return self._fields.get(name)

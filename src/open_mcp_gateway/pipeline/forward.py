@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 from open_mcp_gateway.access.authorize import Permits
 from open_mcp_gateway.access.permit import Permit
@@ -11,7 +10,7 @@ from open_mcp_gateway.auth.principal import Permission, Principal
 from open_mcp_gateway.catalog.model import Snapshot
 from open_mcp_gateway.errors import GatewayError
 from open_mcp_gateway.outbound.peer import ANY_MANNER
-from open_mcp_gateway.pipeline import narrowing
+from open_mcp_gateway.pipeline import narrowing, notices
 from open_mcp_gateway.pipeline.errand import Errand, Means
 from open_mcp_gateway.pipeline.exchange import Exchange
 from open_mcp_gateway.pipeline.opening import initialize_result
@@ -22,17 +21,6 @@ from open_mcp_gateway.protocol.eras import Era
 from open_mcp_gateway.protocol.jsonrpc import Call, response
 from open_mcp_gateway.protocol.meta import without_connection_owned
 from open_mcp_gateway.supervisor.lease import Lease
-
-_OWNED_BY_GATEWAY: Final = frozenset(
-    {
-        "notifications/initialized",
-        "notifications/cancelled",
-        "notifications/progress",
-        "notifications/roots/list_changed",
-    }
-)
-"""Notifications about a connection or session that here is the gateway's own. ``cancelled`` names
-an id the caller chose, which on a shared connection could be somebody else's request."""
 
 
 class Forwarder:
@@ -85,7 +73,7 @@ class Forwarder:
         except Exception as error:  # noqa: BLE001 - a boundary: a request without id was given one
             responder.respond(failed(error, call.id, request_id))
             return None
-        if call.method in _OWNED_BY_GATEWAY:
+        if call.id is None and notices.ends_here(call.method, shared=True):
             responder.respond(ACCEPTED)
             return None
         self._running.add(errand)

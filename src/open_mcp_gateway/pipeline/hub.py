@@ -15,6 +15,7 @@ from msgspec import UNSET, Raw, Struct
 
 from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.errors import GatewayError
+from open_mcp_gateway.outbound.missed import UPDATED, missed
 from open_mcp_gateway.outbound.peer import Peer, Question
 from open_mcp_gateway.outbound.relation import CANCELLED, LOGGED, cancelled_of
 from open_mcp_gateway.pipeline.errand import Means
@@ -29,7 +30,6 @@ LIST_CHANGES: Final = frozenset(
         "notifications/resources/list_changed",
     }
 )
-_UPDATED: Final = "notifications/resources/updated"
 
 LEVELS: Final = (
     "debug",
@@ -104,7 +104,8 @@ class Hub:
             self._peer.call(permit, call, _Nobody(), deadline_s=deadline_s)
 
     def restore(self, permit: Permit, means: Means, session: Listener) -> None:
-        """Tell the server what ``session`` had told the one before it."""
+        """Tell the server what ``session`` had told the one before it, and the session that nobody
+        heard what there was to hear in between."""
         for uri in session.subscriptions:
             self.tell(permit, means, Call("resources/subscribe", b"0", {"uri": Raw(encode(uri))}))
         needed = None if session.level is None else self.needed_level(session.level)
@@ -112,6 +113,8 @@ class Hub:
             self.level = needed
             level = {"level": Raw(encode(needed))}
             self.tell(permit, means, Call("logging/setLevel", b"0", level))
+        for message in missed(self._peer.handshake, session.subscriptions):
+            session.deliver(message, urgent=False)
 
     def needed_level(self, level: str) -> str | None:
         """The level to ask the server for; None: it sends all that is wanted already.
@@ -148,7 +151,7 @@ class Hub:
             for session in sessions:
                 session.deliver(message, urgent=False)
             return
-        if method == _UPDATED:
+        if method == UPDATED:
             uri = _read(incoming).uri
             for session in sessions:
                 if self.exclusive or uri in session.subscriptions:

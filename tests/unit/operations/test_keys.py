@@ -24,6 +24,7 @@ from open_mcp_gateway.errors import (
     Outdated,
     WrongKey,
 )
+from open_mcp_gateway.operations.admins import is_admin
 from open_mcp_gateway.operations.listing import Filters
 from open_mcp_gateway.operations.requests import KeyImport, TenantCreate, TenantPatch
 from open_mcp_gateway.operations.tags import tag_of
@@ -320,8 +321,11 @@ def test_the_networks_of_the_last_administrator_only_grow() -> None:
         await refused(Conflict, "last_admin", less)
         await desk.patch(first, first, ip_allow=["fd00::/8", "10.0.0.0/8"], name="f")
         second = (await desk.make(first, name="second", role="admin", ip_allow=["fd00::/8"])).record
-        await desk.patch(first, first, ip_allow=["10.1.0.0/16"])
-        assert desk.stored[second.id].ip_allow == ("fd00::/8",)
+        # The second was made with the first, so that it could be used from nowhere any more.
+        less = desk.patch(first, first, ip_allow=["10.1.0.0/16"])
+        await refused(Conflict, "last_admin", less)
+        await desk.patch(first, first, disabled=True)
+        assert is_admin(desk.stored[second.id], desk.clock.wall())
 
     tell(story)
 
