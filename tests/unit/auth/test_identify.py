@@ -23,6 +23,7 @@ from open_mcp_gateway.auth.identify import (
     NoAuthentication,
     Reason,
     anonymous,
+    shared,
     within,
 )
 from open_mcp_gateway.auth.principal import PLATFORM, Permission, Principal
@@ -444,3 +445,27 @@ SIX, SIX_WIDER = ip_network("2001:db8::/32"), ip_network("2001:db8::/31")
 )
 def test_networks_within_others(inner: Networks, outer: Networks, expected: bool) -> None:
     assert within(inner, outer) is expected
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (None, None, None),
+        (None, (FOUR,), (FOUR,)),
+        (None, (), ()),
+        ((), (FOUR,), ()),
+        ((FOUR,), (FOUR,), (FOUR,)),
+        ((FOUR,), (FOUR_WIDER,), (FOUR,)),
+        ((FOUR, SIX), (SIX_WIDER,), (SIX,)),
+        ((FOUR, SIX_WIDER), (FOUR_WIDER, SIX), (FOUR, SIX)),
+        ((FOUR,), (ip_network("::/0"),), ()),
+        ((FOUR,), (ip_network("11.0.0.0/8"),), ()),
+    ],
+)
+def test_from_where_two_keys_may_both_be_used(
+    one: Networks, other: Networks, expected: Networks
+) -> None:
+    for found in (shared(one, other), shared(other, one)):
+        assert (found is None) is (expected is None)
+        # Each once, in any order.
+        assert sorted(map(str, found or ())) == sorted(map(str, expected or ()))
