@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import pytest
 
@@ -184,6 +185,37 @@ def test_headers_that_a_change_hangs_on_come_once(front: Face) -> None:
         told(ask(front, method, where, body, seen, (b"If-Match", b'"other"')), 400)
         told(ask(front, method, where, body, seen, (b"If-Match", b"*")), 400)
     told(ask(front, "DELETE", where, None, seen), 200)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers"),
+    [
+        ("POST", "/admin/keys", ["If-Match"]),
+        ("POST", "/admin/keys/import", ["If-Match", "Idempotency-Key"]),
+        ("PATCH", "/admin/keys/key_x", ["Idempotency-Key"]),
+        ("DELETE", "/admin/keys/key_x", ["Idempotency-Key"]),
+        ("POST", "/admin/tenants", ["If-Match", "Idempotency-Key"]),
+        ("PATCH", "/admin/tenants/t", ["Idempotency-Key"]),
+        ("DELETE", "/admin/tenants/t", ["Idempotency-Key"]),
+    ],
+)
+def test_a_header_that_is_not_heeded_is_refused(
+    front: Face, method: str, path: str, headers: list[str]
+) -> None:
+    body = None if method == "DELETE" else {}
+    for name in headers:
+        sent = (name.encode(), b'"5c9e3f10b7a24d68"')
+        text = told(ask(front, method, path, body, sent), 400)["message"]
+        assert text == f"{name} means nothing to this request; leave it out"
+
+
+@pytest.mark.parametrize(
+    "limit", ["0", "201", "0000000005", "+5", "", "\u0663", "0000000019999", "1" + "9" * 5000]
+)
+def test_a_limit_is_one_to_two_hundred(front: Face, limit: str) -> None:
+    path = "/admin/keys?limit=" + quote(limit)
+    assert told(ask(front, "GET", path), 400)["message"] == "`limit` must be 1 to 200"
+    told(ask(front, "GET", "/admin/keys?limit=200"), 200)
 
 
 def test_moments_that_no_text_can_say_hurt_nobody(front: Face) -> None:

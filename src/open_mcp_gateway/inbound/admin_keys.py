@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from http import HTTPStatus
+from typing import Final
 
 import msgspec
 from anyio import to_thread
@@ -19,6 +21,7 @@ from open_mcp_gateway.inbound.admin_parts import (
     idempotency_key,
     located,
     query_of,
+    refuse_headers,
     wanted_rev,
 )
 from open_mcp_gateway.inbound.handlers import Handler, OnRequest, Request
@@ -38,6 +41,7 @@ from open_mcp_gateway.pipeline.reply import Reply
 from open_mcp_gateway.protocol.faults import FAULTS
 
 _MAX_REASON_CHARS = 500
+_LIMIT: Final = re.compile("[1-9][0-9]{0,2}", re.ASCII)
 
 
 class KeyRoutes:
@@ -62,6 +66,7 @@ class KeyRoutes:
     async def create(self, clearance: Clearance, request: Request) -> Reply:
         """Make a key; its secret is in this answer alone."""
         query_of(request, ())
+        refuse_headers(request, "If-Match")
         wanted = body_of(request, KeyCreate)
         created = await self.admin.create(
             clearance,
@@ -104,6 +109,7 @@ class KeyRoutes:
     async def patch(self, clearance: Clearance, request: Request) -> Reply:
         """Change a key by a merge-patch: absent members stay, null clears."""
         query_of(request, ())
+        refuse_headers(request, "Idempotency-Key")
         record = await self.admin.patch(
             clearance,
             request.ref,
@@ -116,6 +122,7 @@ class KeyRoutes:
     async def revoke(self, clearance: Clearance, request: Request) -> Reply:
         """Revoke a key for good; with ``cascade=true`` those made with it too."""
         query = query_of(request, ("cascade", "reason"))
+        refuse_headers(request, "Idempotency-Key")
         reason = query.get("reason")
         if reason is not None and len(check_shown(reason, "reason")) > _MAX_REASON_CHARS:
             raise InvalidRequest(f"`reason` is over {_MAX_REASON_CHARS} characters")
@@ -156,6 +163,7 @@ class KeyRoutes:
     async def import_keys(self, clearance: Clearance, request: Request) -> Reply:
         """Make up to 1000 keys from digests of secrets made elsewhere; each by itself."""
         query_of(request, ())
+        refuse_headers(request, "If-Match", "Idempotency-Key")
         outcome = await self.admin.import_keys(
             clearance, body_of(request, KeyImport), request_id=request.arrival.request_id
         )
@@ -190,6 +198,6 @@ def _route(method: str, path: str, permission: Permission, handler: Handler) -> 
 
 
 def _limit(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_LIMIT):
+    if not (_LIMIT.fullmatch(text) and int(text) <= MAX_LIMIT):
         raise InvalidRequest(f"`limit` must be 1 to {MAX_LIMIT}")
     return int(text)

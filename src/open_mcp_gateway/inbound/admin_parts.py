@@ -79,6 +79,15 @@ def idempotency_key(request: Request) -> str | None:
     return given.decode("ascii")
 
 
+def refuse_headers(request: Request, *names: str) -> None:
+    """Raises InvalidRequest for one of those headers, which a route does not heed: what it was
+    meant to prevent would happen all the same."""
+    sent = {name for name, _ in request.arrival.headers}
+    for name in names:
+        if name.lower().encode("ascii") in sent:
+            raise InvalidRequest(f"{name} means nothing to this request; leave it out")
+
+
 def _once(request: Request, name: bytes, shown: str) -> bytes | None:
     found = [value for one, value in request.arrival.headers if one == name]
     if len(found) > 1:

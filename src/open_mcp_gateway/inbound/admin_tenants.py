@@ -5,7 +5,14 @@ from __future__ import annotations
 from open_mcp_gateway.access.permit import Clearance
 from open_mcp_gateway.auth.principal import Permission
 from open_mcp_gateway.inbound.admin_keys import KeyRoutes
-from open_mcp_gateway.inbound.admin_parts import answer, body_of, located, query_of, wanted_rev
+from open_mcp_gateway.inbound.admin_parts import (
+    answer,
+    body_of,
+    located,
+    query_of,
+    refuse_headers,
+    wanted_rev,
+)
 from open_mcp_gateway.inbound.handlers import Handler, OnRequest, Request
 from open_mcp_gateway.inbound.routes import Route
 from open_mcp_gateway.operations.keys import KeyAdmin
@@ -36,6 +43,7 @@ class TenantRoutes:
     async def create(self, clearance: Clearance, request: Request) -> Reply:
         """Make a tenant."""
         query_of(request, ())
+        refuse_headers(request, "If-Match", "Idempotency-Key")
         record = await self.admin.create(
             clearance, body_of(request, TenantCreate), request_id=request.arrival.request_id
         )
@@ -57,6 +65,7 @@ class TenantRoutes:
     async def patch(self, clearance: Clearance, request: Request) -> Reply:
         """Change a tenant by a merge-patch: absent members stay, null clears."""
         query_of(request, ())
+        refuse_headers(request, "Idempotency-Key")
         record = await self.admin.patch(
             clearance,
             request.ref,
@@ -69,6 +78,7 @@ class TenantRoutes:
     async def delete(self, clearance: Clearance, request: Request) -> Reply:
         """Delete a tenant that has no live keys."""
         query_of(request, ())
+        refuse_headers(request, "Idempotency-Key")
         record = await self.admin.delete(
             clearance,
             request.ref,
