@@ -5,6 +5,7 @@ Pure. A scope can only take away: what it does not mention stays as the role and
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable
 from functools import cached_property, lru_cache
 from typing import Final, TypeAlias, final
@@ -31,7 +32,10 @@ EVERYTHING: Final = Everything()
 
 _ANY: Final = "*"
 _KEPT: Final = 4096
-"""Compiled scopes."""
+"""Compiled scopes that are not long."""
+
+_LONG_CHARS: Final = 4096
+"""Of all patterns: so long a scope is one key's own, and would be kept long after it."""
 
 
 class Patterns(Struct, frozen=True, cache_hash=True):
@@ -91,9 +95,27 @@ def beyond(inner: Selection, outer: Selection) -> list[str]:
         return []
     if isinstance(inner, Everything):
         return [_ANY]
-    over = [text for text in inner.exact if text not in outer]
-    over += [prefix + _ANY for prefix in inner.prefixes if not prefix.startswith(outer.prefixes)]
+    widest = _widest(outer.prefixes)
+    over = [one for one in inner.exact - outer.exact if not _begins(one, widest)]
+    over += [prefix + _ANY for prefix in inner.prefixes if not _begins(prefix, widest)]
     return sorted(over)
+
+
+def _widest(prefixes: tuple[str, ...]) -> list[str]:
+    """Those of sorted prefixes that begin with no other."""
+    found: list[str] = []
+    for one in prefixes:
+        if not found or not one.startswith(found[-1]):
+            found.append(one)
+    return found
+
+
+def _begins(text: str, widest: list[str]) -> bool:
+    """Whether ``text`` begins with one of them. What lies between a prefix and a text that begins
+    with it begins with it too, so only the last one up to ``text`` can be it: two keys with a
+    thousand patterns each take no million comparisons."""
+    before = bisect_right(widest, text)
+    return before > 0 and text.startswith(widest[before - 1])
 
 
 def surplus(member: str, inner: Selection, outer: Selection) -> list[str]:
@@ -161,12 +183,16 @@ class Scope(Struct, frozen=True, kw_only=True, cache_hash=True, dict=True):
 
     def within(self, other: Scope) -> Scope:
         """What both scopes leave."""
-        return _within(self, other)
+        return (_within if self.is_long or other.is_long else _kept_within)(self, other)
+
+    @cached_property
+    def is_long(self) -> bool:
+        """Whether it is too long to be kept beside the key that has it."""
+        chosen = [getattr(self, member) for member in self.__struct_fields__]
+        return _are_long(pattern for one in chosen for pattern in written(one))
 
 
-@lru_cache(_KEPT)
 def _within(one: Scope, other: Scope) -> Scope:
-    """Kept for the same reason as ``_compiled``."""
     if one == other:
         return one
     return Scope(
@@ -179,6 +205,9 @@ def _within(one: Scope, other: Scope) -> Scope:
         prompts=common("prompts", one.prompts, other.prompts),
     )
 
+
+_kept_within = lru_cache(_KEPT)(_within)
+"""For the same reason as ``_kept``."""
 
 UNNARROWED: Final = Scope(
     permissions=EVERYTHING,
@@ -214,12 +243,12 @@ class ScopeText(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_un
         Raises:
             ValueError: a pattern is none; says which.
         """
-        return _compiled(self)
+        lists = [getattr(self, member) or () for member in self.__struct_fields__]
+        is_long = _are_long(pattern for one in lists for pattern in one)
+        return (_compiled if is_long else _kept)(self)
 
 
-@lru_cache(_KEPT)
 def _compiled(text: ScopeText) -> Scope:
-    """Kept, because a hundred thousand keys have a few scopes between them."""
     rest = EVERYTHING if text.tools is None else NOTHING
     return Scope(
         permissions=_chosen(text.permissions, EVERYTHING),
@@ -230,6 +259,14 @@ def _compiled(text: ScopeText) -> Scope:
         resources=_chosen(text.resources, rest),
         prompts=_chosen(text.prompts, rest),
     )
+
+
+_kept = lru_cache(_KEPT)(_compiled)
+"""A hundred thousand keys have a few scopes between them."""
+
+
+def _are_long(patterns: Iterable[str]) -> bool:
+    return sum(map(len, patterns)) > _LONG_CHARS
 
 
 def _chosen(patterns: tuple[str, ...] | None, absent: Selection) -> Selection:

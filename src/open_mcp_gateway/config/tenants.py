@@ -17,6 +17,7 @@ from open_mcp_gateway.access.policy import (
     may_have,
     platform_admin,
 )
+from open_mcp_gateway.auth.network_text import wrong_network
 from open_mcp_gateway.auth.patterns import SCOPE_RULES, Rule
 from open_mcp_gateway.auth.records import KeyRecord, TenantRecord
 from open_mcp_gateway.auth.scope import ScopeText, selection
@@ -185,7 +186,7 @@ class _Access:
             ip_allow=self._optional(
                 node,
                 "ip_allow",
-                lambda one: words.read_words(one, self._reader, words.wrong_network),
+                lambda one: words.read_words(one, self._reader, wrong_network),
             ),
             not_before=self._moment(node, "not_before"),
             expires_at=self._moment(node, "expires_at"),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Iterable
-from ipaddress import IPv6Network, ip_address, ip_network
 
 from open_mcp_gateway.auth.patterns import Rule, wrong_ends
 from open_mcp_gateway.document.convert import Reader, is_null, suggestion
@@ -22,14 +21,12 @@ WRONG_NAME = (
     "is no valid name; use 1 to 64 letters, digits, '.', '_' and '-', the first a letter or digit"
 )
 
-_NETWORK = re.compile(r"[0-9A-Fa-f.:]+(?:/[0-9]{1,3})?")
 _MOMENT = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
     r"(?P<time>[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?"
     r"(?: ?(?:[Zz]|[+-][0-9]{2}:[0-9]{2}))?)?"
 )
 _WRONG_MOMENT = "is no moment; write e.g. 2030-12-31 or 2030-12-31T18:00:00Z"
-_WRONG_NETWORK = "is no network or address; write e.g. 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32"
 _ANY = "*"
 
 
@@ -94,20 +91,6 @@ def moment(text: str) -> float | None:
 
 def wrong_name(text: str) -> str | None:
     return None if NAME.fullmatch(text) else WRONG_NAME
-
-
-def wrong_network(text: str) -> str | None:
-    try:
-        network = ip_network(text, strict=False) if _NETWORK.fullmatch(text) else None
-    except ValueError:
-        network = None
-    if network is None:
-        return _WRONG_NETWORK
-    if ip_address(text.partition("/")[0]) != network.network_address:
-        return f"has bits set beyond its prefix; write {network}"
-    if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None:
-        return "is IPv4 written as IPv6, which fits no caller; write it as IPv4"
-    return None
 
 
 def wrong_choice(text: str, known: Iterable[str], what: str) -> str | None:

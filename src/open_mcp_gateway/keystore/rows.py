@@ -40,6 +40,7 @@ KEY_COLUMNS: Final = (
 )
 
 _KEPT: Final = 4096
+_LONG_CHARS: Final = 4096
 
 _PLATFORM: Final = "platform"
 _TENANT: Final = "tenant"
@@ -200,22 +201,33 @@ class _Reading:
             return instead
 
 
-# What many keys have in common is one object in memory, and read once.
+# What many keys have in common is one object in memory, and read once. A long text is the own one of
+# a key, and would stay long after it.
 
 
-@lru_cache(_KEPT)
 def _scope(text: str) -> ScopeText:
+    return _read_scope(text) if len(text) > _LONG_CHARS else _kept_scope(text)
+
+
+def _read_scope(text: str) -> ScopeText:
     scope = _SCOPE.decode(text)
     scope.compiled()
     return scope
 
 
-@lru_cache(_KEPT)
 def _networks(text: str) -> tuple[str, ...]:
+    return _read_networks(text) if len(text) > _LONG_CHARS else _kept_networks(text)
+
+
+def _read_networks(text: str) -> tuple[str, ...]:
     networks = _TEXTS.decode(text)
     for one in networks:
         ip_network(one)
     return networks
+
+
+_kept_scope = lru_cache(_KEPT)(_read_scope)
+_kept_networks = lru_cache(_KEPT)(_read_networks)
 
 
 @lru_cache(_KEPT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from open_mcp_gateway.access.policy import ADMIN_ROLE
+from open_mcp_gateway.auth.network_text import networks_of
 from open_mcp_gateway.auth.principal import Platform
 from open_mcp_gateway.auth.records import NEVER_S, KeyRecord, Status
 from open_mcp_gateway.auth.scope import UNNARROWED
@@ -76,7 +77,8 @@ def check_an_admin_stays(
 
 def _loses(before: KeyRecord, after: KeyRecord | None) -> bool:
     return after is not None and (
-        _end_s(after) < _end_s(before) or bool(outside(before.ip_allow, after.ip_allow))
+        _end_s(after) < _end_s(before)
+        or bool(outside(before.ip_allow, networks_of(after.ip_allow)))
     )
 
 

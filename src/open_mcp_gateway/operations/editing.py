@@ -10,6 +10,7 @@ from msgspec.structs import asdict, replace
 
 from open_mcp_gateway.auth.records import KeyRecord, TenantRecord
 from open_mcp_gateway.auth.scope import ScopeText
+from open_mcp_gateway.errors import InvalidRequest
 from open_mcp_gateway.names import Namespace
 from open_mcp_gateway.operations.requests import (
     KeyPatch,
@@ -27,7 +28,7 @@ from open_mcp_gateway.operations.requests import (
 def patched_key(record: KeyRecord, patch: KeyPatch, now_s: float) -> KeyRecord:
     """``record`` with the changes of ``patch``. Raises InvalidRequest."""
     expires_at = patch.expires_at
-    return replace(
+    after = replace(
         record,
         name=record.name if patch.name is UNSET else check_name(patch.name),
         role=record.role if patch.role is UNSET else patch.role,
@@ -41,6 +42,16 @@ def patched_key(record: KeyRecord, patch: KeyPatch, now_s: float) -> KeyRecord:
         expires_at=record.expires_at if expires_at is UNSET else end_s(None, expires_at, now_s),
         disabled_at=_switched(record.disabled_at, patch.disabled, now_s),
     )
+    if patch.not_before is not UNSET or expires_at is not UNSET:
+        check_moments(after)
+    return after
+
+
+def check_moments(record: KeyRecord) -> None:
+    """Raises InvalidRequest for a key that would never open."""
+    start, end = record.not_before, record.expires_at
+    if start is not None and end is not None and end <= start:
+        raise InvalidRequest("`expires_at` must be after `not_before`")
 
 
 def patched_tenant(record: TenantRecord, patch: TenantPatch, now_s: float) -> TenantRecord:

@@ -9,16 +9,17 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 import msgspec
+from anyio import to_thread
 from msgspec import Struct
 from msgspec.structs import replace
 
 from open_mcp_gateway.access.keyring import Keyring
 from open_mcp_gateway.access.permit import Clearance
 from open_mcp_gateway.auth.apikeys import is_well_formed
-from open_mcp_gateway.auth.keyformat import MadeKey, make_key
 from open_mcp_gateway.auth.records import KeyRecord
 from open_mcp_gateway.clock import Clock
 from open_mcp_gateway.errors import (
@@ -26,25 +27,22 @@ from open_mcp_gateway.errors import (
     Escalation,
     GatewayError,
     InvalidRequest,
-    MalformedMessage,
     NotFound,
 )
 from open_mcp_gateway.keystore.store import Remembered, Transaction
 from open_mcp_gateway.names import KeyId, RequestId
 from open_mcp_gateway.operations.changes import Changer
-from open_mcp_gateway.operations.keywork import KeyWork, Secret, governed
+from open_mcp_gateway.operations.keywork import KeyWork, governed
 from open_mcp_gateway.operations.listing import DEFAULT_LIMIT, Filters, Page, check_filters, page
-from open_mcp_gateway.operations.requests import (
-    KeyCreate,
-    KeyImport,
-    KeyPatch,
-    read_body,
-)
+from open_mcp_gateway.operations.requests import KeyCreate, KeyImport, KeyPatch
+from open_mcp_gateway.operations.wanted import Wanted, wanted, wanted_of
 from open_mcp_gateway.secrecy import Secretive
 
 log = logging.getLogger(__name__)
 
 _REMEMBERED_S: Final = 24 * 3600.0
+_IMPORTED_AT_ONCE: Final = 50
+"""Between these others get their turn, and whoever imports is looked at again."""
 
 
 class Created(Secretive, frozen=True, kw_only=True):
@@ -136,7 +134,7 @@ class KeyAdmin:
         idempotency_key: str | None = None,
     ) -> Created:
         """Make a key; with the same ``idempotency_key`` the same one again, without its secret."""
-        secret = self._secret(request)
+        new = wanted(request, self._random_bits)
         actor = clearance.principal.key_id
         fingerprint = _fingerprint(request)
 
@@ -147,12 +145,11 @@ class KeyAdmin:
                 before = tx.remembered(actor, idempotency_key, after_s)
                 if before is not None:
                     return _replayed(doing, before, fingerprint)
-            record = doing.make(request, secret, self._random_bits)
+            record = doing.make(new)
             if idempotency_key is not None:
                 outcome = Remembered(request_sha256=fingerprint, key_id=record.id)
                 tx.remember(actor, idempotency_key, outcome, doing.now_s)
-            text = secret.text if isinstance(secret, MadeKey) else None
-            return Created(record=record, secret=text)
+            return Created(record=record, secret=new.secret)
 
         created = await self.changer.change(work)
         if not created.replayed:
@@ -162,27 +159,41 @@ class KeyAdmin:
     async def import_keys(
         self, clearance: Clearance, request: KeyImport, *, request_id: RequestId
     ) -> Sequence[Imported]:
-        """Make keys from digests, each by itself: what is wrong with one stops no other."""
+        """Make keys from digests, each by itself: what is wrong with one stops no other.
 
-        def one(doing: KeyWork, raw: msgspec.Raw) -> Imported:
+        Raises as ``change`` while nothing is made; later that is the outcome of the rest.
+        """
+        items = await to_thread.run_sync(wanted_of, request.keys, self._random_bits)
+        outcome: list[Imported] = []
+        while len(outcome) < len(items):
+            part = items[len(outcome) : len(outcome) + _IMPORTED_AT_ONCE]
             try:
-                item = read_body(raw, KeyCreate)
-                if item.hash is None:
-                    raise InvalidRequest("`hash` is required: secrets are not imported")
-                record = doing.make(item, self._secret(item), self._random_bits)
-                return Imported(record=record)
-            except (MalformedMessage, InvalidRequest, Conflict, Escalation, NotFound) as error:
+                done = await self.changer.change(partial(self._import, clearance, part))
+            except GatewayError as error:
+                if not outcome:
+                    raise
+                rest = items[len(outcome) :]
+                return [*outcome, *(Imported(error=_mistake(one) or error) for one in rest)]
+            for item in done:
+                if item.record is not None:
+                    _note("key imported", item.record.id, clearance, request_id)
+            outcome += done
+        return outcome
+
+    def _import(
+        self, clearance: Clearance, items: Sequence[Wanted | GatewayError], tx: Transaction
+    ) -> Sequence[Imported]:
+        doing = self._work(tx, clearance)
+
+        def one(item: Wanted | GatewayError) -> Imported:
+            if isinstance(item, GatewayError):
+                return Imported(error=item)
+            try:
+                return Imported(record=doing.make(item))
+            except (InvalidRequest, Conflict, Escalation, NotFound) as error:
                 return Imported(error=error)
 
-        def work(tx: Transaction) -> Sequence[Imported]:
-            doing = self._work(tx, clearance)
-            return [one(doing, raw) for raw in request.keys]
-
-        outcome = await self.changer.change(work)
-        for item in outcome:
-            if item.record is not None:
-                _note("key imported", item.record.id, clearance, request_id)
-        return outcome
+        return [one(item) for item in items]
 
     async def patch(
         self,
@@ -241,10 +252,9 @@ class KeyAdmin:
     def _work(self, tx: Transaction, clearance: Clearance) -> KeyWork:
         return KeyWork(tx, self.keyring(), clearance, self.clock.wall())
 
-    def _secret(self, request: KeyCreate) -> Secret:
-        if request.hash is None:
-            return make_key(self._random_bits)
-        return bytes.fromhex(request.hash.removeprefix("sha256:"))
+
+def _mistake(item: Wanted | GatewayError) -> GatewayError | None:
+    return item if isinstance(item, GatewayError) else None
 
 
 def _replayed(work: KeyWork, before: Remembered, fingerprint: bytes) -> Created:

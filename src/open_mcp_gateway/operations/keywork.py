@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Final, TypeAlias
+from collections.abc import Iterable
+from typing import Final
 
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -12,37 +12,25 @@ from open_mcp_gateway.access.authorize import require
 from open_mcp_gateway.access.keyring import Keyring
 from open_mcp_gateway.access.permit import Clearance
 from open_mcp_gateway.access.policy import holding_along, holding_of, may_have, principal_of
-from open_mcp_gateway.auth.apikeys import digest_of
 from open_mcp_gateway.auth.identify import Holding
-from open_mcp_gateway.auth.keyformat import MadeKey, hint_of, make_key_id
 from open_mcp_gateway.auth.principal import PLATFORM, Holder, Platform, Principal
 from open_mcp_gateway.auth.records import KeyRecord, Source, TenantRecord
 from open_mcp_gateway.errors import Conflict, InvalidRequest, NotFound, Outdated, WrongKey
 from open_mcp_gateway.keystore.store import Transaction
 from open_mcp_gateway.names import TENANT_ID, KeyId, TenantId, alike
 from open_mcp_gateway.operations.admins import check_an_admin_stays, is_admin
-from open_mcp_gateway.operations.editing import patched_key
+from open_mcp_gateway.operations.editing import check_moments, patched_key
 from open_mcp_gateway.operations.local import LOCAL
 from open_mcp_gateway.operations.minting import Rights, check_below, check_subset
-from open_mcp_gateway.operations.requests import (
-    KeyCreate,
-    KeyPatch,
-    check_metadata,
-    check_name,
-    check_networks,
-    check_scope,
-    end_s,
-)
+from open_mcp_gateway.operations.requests import KeyCreate, KeyPatch, end_s
 from open_mcp_gateway.operations.tags import tag_of
+from open_mcp_gateway.operations.wanted import Wanted
 
 LONGEST_ID_CHARS: Final = 150
 """Of what is said back of an id."""
 
 MAX_GENERATIONS: Final = 16
 """Of keys that were made each with the one before: what a key may do depends on all above it."""
-
-Secret: TypeAlias = MadeKey | bytes
-"""A new secret, or the digest of one made elsewhere."""
 
 
 class KeyWork:
@@ -59,24 +47,22 @@ class KeyWork:
         self.now_s = now_s
         self.giver = self._giver(clearance)
 
-    def make(
-        self, request: KeyCreate, secret: Secret, random_bits: Callable[[int], int]
-    ) -> KeyRecord:
-        """Write the key that ``request`` asks for; refuses before anything is written."""
-        giver = self.giver.principal
+    def make(self, wanted: Wanted) -> KeyRecord:
+        """Write the key that is ``wanted``; refuses before anything is written."""
+        giver, request = self.giver.principal, wanted.request
         creator = self.ring.keys.get(giver.key_id)
         in_file = creator is not None and creator.source is Source.CONFIG
         rootless = in_file or giver is LOCAL
         record = KeyRecord(
-            id=secret.key_id if isinstance(secret, MadeKey) else make_key_id(random_bits),
+            id=wanted.key_id,
             holder=self._holder(request),
-            name=check_name(request.name),
+            name=request.name,
             role=request.role,
-            scope=check_scope(request.scope),
-            digests=(_digest(secret),),
-            hint=hint_of(secret.text) if isinstance(secret, MadeKey) else "",
-            ip_allow=check_networks(request.ip_allow),
-            metadata=check_metadata(request.metadata),
+            scope=request.scope,
+            digests=(wanted.digest,),
+            hint=wanted.hint,
+            ip_allow=request.ip_allow,
+            metadata=request.metadata,
             not_before=None if request.not_before is None else request.not_before.timestamp(),
             expires_at=end_s(request.expires_in, request.expires_at, self.now_s),
             created_at=self.now_s,
@@ -85,6 +71,7 @@ class KeyWork:
             parent=None if rootless else giver.key_id,
             source=Source.STORE,
         )
+        check_moments(record)
         self._check_role(record)
         check_subset(self.giver, self._written(record))
         self._check_generation(record)
@@ -257,10 +244,6 @@ class KeyWork:
         configured = any(digest in one.digests for one in self.ring.configured)
         if configured or self.tx.key_with_digest(digest) is not None:
             raise Conflict("there is a key with that hash", code="hash_taken")
-
-
-def _digest(secret: Secret) -> bytes:
-    return digest_of(secret.text.encode("ascii")) if isinstance(secret, MadeKey) else secret
 
 
 def governed(principal: Principal, record: KeyRecord | None, key_id: str) -> KeyRecord:

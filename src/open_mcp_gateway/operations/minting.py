@@ -7,11 +7,12 @@ parent.
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from functools import cached_property
 from typing import Final
 
 from msgspec import Struct
 
+from open_mcp_gateway.auth.network_text import Networks, networks_of
 from open_mcp_gateway.auth.principal import Principal
 from open_mcp_gateway.auth.records import NEVER_S
 from open_mcp_gateway.auth.scope import UNNARROWED, Scope, beyond, surplus
@@ -21,7 +22,7 @@ _CALLS: Final = ("servers", "tools", "resources", "prompts")
 """What limits calls within a namespace, beside ``deny_tools``."""
 
 
-class Rights(Struct, frozen=True, kw_only=True):
+class Rights(Struct, frozen=True, kw_only=True, dict=True):
     """Everything that makes one key worth more or less than another."""
 
     principal: Principal
@@ -30,6 +31,11 @@ class Rights(Struct, frozen=True, kw_only=True):
 
     ip_allow: tuple[str, ...] | None
     """None: from anywhere."""
+
+    @cached_property
+    def networks(self) -> Networks | None:
+        """``ip_allow``, read once: one key may make a thousand."""
+        return networks_of(self.ip_allow)
 
 
 def effective(principal: Principal) -> list[str]:
@@ -47,7 +53,7 @@ def excess(giver: Rights, given: Rights) -> tuple[str, ...]:
     over += _surplus(mine.scope, theirs.scope, ("permissions", "namespaces", *_CALLS))
     if _end_s(given) > _end_s(giver):
         over.append("expires_at: after the caller's own")
-    over += [f"ip_allow: {one}" for one in outside(given.ip_allow, giver.ip_allow)]
+    over += [f"ip_allow: {one}" for one in outside(given.ip_allow, giver.networks)]
     return tuple(dict.fromkeys(over))
 
 
@@ -89,19 +95,8 @@ def _end_s(rights: Rights) -> float:
     return NEVER_S if rights.expires_at is None else rights.expires_at
 
 
-def outside(inner: tuple[str, ...] | None, outer: tuple[str, ...] | None) -> list[str]:
-    """The networks of ``inner`` that are not within one of ``outer``."""
+def outside(inner: tuple[str, ...] | None, outer: Networks | None) -> list[str]:
+    """The networks of ``inner`` that are not within one of ``outer``; None is anywhere."""
     if outer is None:
         return []
-    if inner is None:
-        return ["anywhere"]
-    allowed = [ip_network(one) for one in outer]
-    return [one for one in inner if not any(_within(ip_network(one), net) for net in allowed)]
-
-
-def _within(inner: IPv4Network | IPv6Network, outer: IPv4Network | IPv6Network) -> bool:
-    if isinstance(inner, IPv4Network) and isinstance(outer, IPv4Network):
-        return inner.subnet_of(outer)
-    if isinstance(inner, IPv6Network) and isinstance(outer, IPv6Network):
-        return inner.subnet_of(outer)
-    return False
+    return ["anywhere"] if inner is None else [one for one in inner if one not in outer]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from ipaddress import ip_network
 from typing import Annotated, Final, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from open_mcp_gateway.access.policy import KEY_ROLE
+from open_mcp_gateway.auth.network_text import wrong_network
 from open_mcp_gateway.auth.patterns import SCOPE_RULES, wrong_ends
 from open_mcp_gateway.auth.scope import ScopeText
 from open_mcp_gateway.errors import InvalidRequest, MalformedMessage
@@ -21,7 +21,11 @@ from open_mcp_gateway.secrecy import Secretive
 MAX_IMPORTED: Final = 1000
 _MAX_METADATA: Final = 50
 _MAX_LISTED: Final = 1000
-"""Of patterns, networks or namespaces in one list: every key is kept in memory."""
+"""Of patterns or namespaces in one list: every key is kept in memory."""
+
+_MAX_NETWORKS: Final = 100
+_MAX_SCOPE_BYTES: Final = 64 * 1024
+"""Of all that a key is narrowed to, as it is written: a page of a list has two hundred."""
 
 _MAX_TEXT_CHARS: Final = 500
 _SHOWN_CHARS: Final = 100
@@ -197,6 +201,8 @@ def check_shown(text: str, member: str) -> str:
 
 def check_scope(scope: ScopeText) -> ScopeText:
     """``scope`` if each of its patterns is one, and can fit something. Raises InvalidRequest."""
+    if len(msgspec.json.encode(scope)) > _MAX_SCOPE_BYTES:
+        raise InvalidRequest(f"`scope` has room for {_MAX_SCOPE_BYTES} bytes")
     for member, rule in SCOPE_RULES.items():
         patterns: tuple[str, ...] | None = getattr(scope, member)
         _check_list(patterns, f"scope.{member}")
@@ -216,13 +222,14 @@ def _check_list(texts: tuple[str, ...] | None, member: str) -> None:
 
 
 def check_networks(networks: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """``networks`` if each is one. Raises InvalidRequest."""
-    _check_list(networks, "ip_allow")
-    for one in networks or ():
-        try:
-            ip_network(one)
-        except ValueError:
-            raise InvalidRequest("`ip_allow`: each must be a network such as 10.0.0.0/8") from None
+    """``networks`` if each is one, and can fit somebody. Raises InvalidRequest."""
+    found = networks or ()
+    if len(found) > _MAX_NETWORKS:
+        raise InvalidRequest(f"`ip_allow` has room for {_MAX_NETWORKS} networks")
+    for one in found:
+        mistake = wrong_network(one)
+        if mistake is not None:
+            raise InvalidRequest(f"`ip_allow`: {one[:_SHOWN_CHARS]!r} {mistake}")
     return networks
 
 

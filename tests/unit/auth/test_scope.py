@@ -213,3 +213,22 @@ def test_what_two_scopes_leave_of_each_member(member: str) -> None:
                 assert getattr(both, kept) == getattr(one, kept)
     assert one.within(one) is one
     assert one.within(UNNARROWED) == one == UNNARROWED.within(one)
+
+
+@pytest.mark.parametrize(("count", "kept"), [(1, True), (100, False)])
+def test_what_is_compiled_is_kept_unless_it_is_long(count: int, kept: bool) -> None:
+    """What is kept outlives its key, and there is room for thousands."""
+    texts = [
+        ScopeText(tools=tuple(f"{server}/{n}{'x' * 100}*" for n in range(count))) for server in "st"
+    ]
+    one, other = (text.compiled() for text in texts)
+    assert (texts[0].compiled() is one) is kept
+    assert texts[0].compiled() == one
+    assert (one.within(other) is one.within(other)) is kept
+    assert one.within(other) == other.within(one)
+
+
+def test_of_many_prefixes_those_that_count_are_found() -> None:
+    outer = selection(["a*", "ab*", "abc*", "b*", "bb", "d*"])
+    inner = selection(["a*", "ab", "abz*", "b", "c", "cb*", "d", "e*", "bb"])
+    assert beyond(inner, outer) == ["c", "cb*", "e*"]

@@ -8,7 +8,9 @@ from typing import Any, Final
 import anyio
 import msgspec
 import pytest
+from msgspec.structs import replace
 
+from open_mcp_gateway.access.keyring import Keyring
 from open_mcp_gateway.access.policy import API_KEY_ID
 from open_mcp_gateway.auth.apikeys import digest_of
 from open_mcp_gateway.auth.principal import PLATFORM, Permission
@@ -24,11 +26,12 @@ from open_mcp_gateway.errors import (
     Outdated,
     WrongKey,
 )
+from open_mcp_gateway.names import KeyId
 from open_mcp_gateway.operations.admins import is_admin
 from open_mcp_gateway.operations.listing import Filters
 from open_mcp_gateway.operations.requests import KeyImport, TenantCreate, TenantPatch
 from open_mcp_gateway.operations.tags import tag_of
-from tests.unit.operations.desk import REQUEST, A, Desk, refused, tell
+from tests.unit.operations.desk import REQUEST, ROOT, A, Desk, refused, tell
 
 DAY_S = 86400.0
 
@@ -163,7 +166,11 @@ def test_patch_keeps_what_is_absent_and_clears_what_is_null() -> None:
         {"metadata": {str(n): "" for n in range(51)}},
         {"scope": {"tools": ["x"] * 1001}},
         {"scope": {"servers": ["x" * 501]}},
-        {"ip_allow": ["10.0.0.0/8"] * 1001},
+        {"ip_allow": ["10.0.0.0/8"] * 101},
+        {"ip_allow": ["::ffff:127.0.0.0/104"]},
+        {"ip_allow": ["fe80::1%eth0"]},
+        {"scope": {"tools": ["s/" + "x" * 400] * 100, "prompts": ["s/" + "x" * 400] * 100}},
+        {"not_before": "2100-01-01T00:00:00Z", "expires_at": "2100-01-01T00:00:00Z"},
         {"name": "a\nb"},
         {"name": " "},
         {"name": ""},
@@ -185,6 +192,9 @@ def test_what_a_patch_is_not(members: dict[str, Any]) -> None:
         {"expires_in": "1y"},
         {"expires_in": "999999999d"},
         {"hash": "sha256:00"},
+        {"ip_allow": ["10.0.0.0/8"] * 101},
+        {"scope": {"tools": ["s/" + "x" * 400] * 200}},
+        {"not_before": "2100-01-01T00:00:00Z", "expires_in": "1d"},
         {"limits": {}},
         {"id": "key_x"},
     ],
@@ -291,6 +301,76 @@ def test_an_import_has_an_outcome_for_each_item() -> None:
         assert len(desk.stored) == 1
 
     tell(story)
+
+
+def test_a_key_that_would_never_open_is_told_why() -> None:
+    async def story(desk: Desk) -> None:
+        start = "2100-01-01T00:00:00Z"
+        text = await refused(
+            InvalidRequest, "invalid_request", desk.make(not_before=start, expires_in="1d")
+        )
+        assert text == "`expires_at` must be after `not_before`"
+        made = (await desk.make(not_before=start)).record
+        early = desk.patch(made.id, expires_at="2099-12-31T00:00:00Z")
+        assert await refused(InvalidRequest, "invalid_request", early) == text
+        text = await refused(InvalidRequest, "invalid_request", desk.make(ip_allow=["fe80::%1"]))
+        assert text.startswith("`ip_allow`: 'fe80::%1' is no network or address; write e.g. ")
+
+    tell(story)
+
+
+def test_a_kept_key_that_would_never_open_can_be_switched_off() -> None:
+    async def story(desk: Desk) -> None:
+        made = (await desk.make()).record
+        never = replace(made, not_before=20.0e9, expires_at=10.0e9)
+        desk.store.transact(lambda tx: tx.put_key(never))
+        await desk.keys.changer.catch_up()
+        assert (await desk.patch(made.id, disabled=True)).disabled_at is not None
+
+    tell(story)
+
+
+def hashed(count: int) -> KeyImport:
+    """Keys ``k0``, ``k1`` and so on."""
+    items = [{"name": f"k{n}", "hash": f"sha256:{n:064x}"} for n in range(count)]
+    return KeyImport(keys=[msgspec.Raw(msgspec.json.encode(one)) for one in items])
+
+
+def test_an_import_lets_others_in_between() -> None:
+    async def story(desk: Desk) -> None:
+        done = await desk.keys.import_keys(desk.by(), hashed(120), request_id=REQUEST)
+        assert [one.error for one in done] == [None] * 120
+        assert len(desk.stored) == 120
+        # Fifty at a time.
+        assert len(desk.turned) == 3
+
+    tell(story)
+
+
+class Betrayed(Desk):
+    """Somewhere else the importer is revoked once its first keys are in force."""
+
+    boss: KeyId | None = None
+
+    def _turn(self, ring: Keyring) -> None:
+        super()._turn(ring)
+        boss, self.boss = self.boss, None
+        if boss is not None:
+            ended = replace(self.stored[boss], revoked_at=self.clock.wall())
+            self.store.transact(lambda tx: tx.put_key(ended))
+
+
+def test_who_is_revoked_during_an_import_makes_no_more() -> None:
+    async def story(desk: Betrayed) -> None:
+        boss = (await desk.make(name="boss", tenant="a", role="tenant-admin")).record.id
+        keys = [*hashed(118).keys, msgspec.Raw(b"{}")]
+        by, desk.boss = desk.by(boss), boss
+        done = await desk.keys.import_keys(by, KeyImport(keys=keys), request_id=REQUEST)
+        codes = [None if one.error is None else type(one.error) for one in done]
+        assert codes == [None] * 50 + [WrongKey] * 68 + [InvalidRequest]
+        assert len(desk.stored) == 51
+
+    anyio.run(story, Betrayed(ROOT))
 
 
 def test_the_last_administrator_stays() -> None:
