@@ -201,8 +201,8 @@ class _Reading:
             return instead
 
 
-# What many keys have in common is one object in memory, and read once. A long text is only one key's
-# and would stay long after it.
+# What many keys have in common is one object in memory, and read once. What is long is of one key
+# alone, and would stay when the key is gone.
 
 
 def _scope(text: str) -> ScopeText:
