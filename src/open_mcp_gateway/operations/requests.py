@@ -49,6 +49,11 @@ NamespaceName: TypeAlias = Annotated[
 ]
 """Checked by ``check_namespaces``, which says it better."""
 
+NetworkTexts: TypeAlias = Annotated[
+    tuple[str, ...], Meta(extra_json_schema={"maxItems": _MAX_NETWORKS})
+]
+"""Likewise, by ``check_networks``."""
+
 _AT: Final = "2030-01-31T00:00:00Z"
 _WORDS: Final = {
     f"`str` matching regex '{_DIGEST}'": "'sha256:' and 64 hexadecimal digits in lower case",
@@ -71,7 +76,7 @@ class KeyCreate(Secretive, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     role: str = KEY_ROLE
     scope: ScopeText = ScopeText()
-    ip_allow: tuple[str, ...] | None = None
+    ip_allow: NetworkTexts | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     not_before: Moment | None = None
     expires_in: Period | None = None
@@ -102,7 +107,7 @@ class KeyPatch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: Name | UnsetType = UNSET
     role: str | UnsetType = UNSET
     scope: ScopePatch | UnsetType | None = UNSET
-    ip_allow: tuple[str, ...] | UnsetType | None = UNSET
+    ip_allow: NetworkTexts | UnsetType | None = UNSET
     metadata: dict[str, str | None] | UnsetType | None = UNSET
     not_before: Moment | UnsetType | None = UNSET
     expires_at: Moment | UnsetType | None = UNSET
