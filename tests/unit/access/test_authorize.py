@@ -173,6 +173,8 @@ def test_the_words_of_a_decision() -> None:
         "the resource is one of the key's",
         "the resource is named in full, or cannot step back out of what is named",
         "the prompt is one of the key's",
+        "each namespace of the tenant is one of the key's",
+        "the key may call everything in a namespace",
     ]
 
 

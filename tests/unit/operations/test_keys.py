@@ -530,7 +530,7 @@ def test_what_can_be_no_tenant_is_none() -> None:
     tell(story)
 
 
-def test_a_narrowed_administrator_does_not_enable_a_wider_tenant() -> None:
+def test_a_narrowed_administrator_does_not_change_a_wider_tenant() -> None:
     async def story(desk: Desk) -> None:
         by = desk.by(permission=Permission.TENANTS_WRITE)
         request = TenantCreate(id="t", namespaces=("one", "two"))
@@ -539,10 +539,16 @@ def test_a_narrowed_administrator_does_not_enable_a_wider_tenant() -> None:
         await desk.tenants.patch(by, "t", off, request_id=REQUEST, rev=tag_of(made))
         narrow = await desk.make(name="n", role="admin", scope={"namespaces": ["one"]})
         theirs = desk.by(narrow.record.id, Permission.TENANTS_WRITE)
-        for patch in (TenantPatch(disabled=False), TenantPatch(namespaces=("two",))):
+        name = TenantPatch(name="T")
+        for patch in (TenantPatch(disabled=False), TenantPatch(namespaces=("two",)), name):
             doing = desk.tenants.patch(theirs, "t", patch, request_id=REQUEST)
-            await refused(Escalation, "scope_escalation", doing)
-        named = await desk.tenants.patch(theirs, "t", TenantPatch(name="T"), request_id=REQUEST)
+            await refused(Denied, "permission_denied", doing)
+        own = TenantCreate(id="own", namespaces=("one",))
+        await desk.tenants.create(theirs, own, request_id=REQUEST)
+        more = TenantPatch(namespaces=("one", "two"))
+        doing = desk.tenants.patch(theirs, "own", more, request_id=REQUEST)
+        await refused(Escalation, "scope_escalation", doing)
+        named = await desk.tenants.patch(by, "t", name, request_id=REQUEST)
         assert (named.name, desk.tenants.get(by, "t")) == ("T", named)
         doing = desk.tenants.patch(by, "t", off, request_id=REQUEST, rev=tag_of(made))
         await refused(Outdated, "outdated", doing)
