@@ -15,8 +15,6 @@ from typing import NamedTuple
 from bench.load import Round
 from bench.parts import ROOT, program
 
-RULER = "nginx"
-
 
 class Start(NamedTuple):
     """How the gateway was when it had just started."""
@@ -64,15 +62,16 @@ def machine() -> str:
     )
 
 
-def load_table(figures: Figures) -> list[str]:
-    """One row for each target and number of connections, ratios against nginx and no gateway."""
+def load_table(figures: Figures, ruler: str, base: str) -> list[str]:
+    """One row for each target and number of connections: requests as a ratio to those of ``ruler``,
+    time on top of that of ``base``."""
     lines = [
-        "| target | conns | requests/s | of nginx | CPU us | p50 us | added us | p99 us | errors |",
+        f"| target | conns | requests/s | of {ruler} | CPU us | p50 us | added us | p99 us | errors |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for (target, connections), rounds in figures.rounds.items():
-        added = p50_us(figures, target, connections) - p50_us(figures, "direct", connections)
-        ratio = rps(figures, target, connections) / rps(figures, RULER, connections)
+        added = p50_us(figures, target, connections) - p50_us(figures, base, connections)
+        ratio = rps(figures, target, connections) / rps(figures, ruler, connections)
         lines.append(
             f"| {target} | {connections} | {rps(figures, target, connections):,.0f} "
             f"| {ratio:.2f} | {median(one.cpu_us for one in rounds):.1f} "
@@ -112,7 +111,7 @@ def lengths(figures: Figures) -> str:
     )
 
 
-def render(figures: Figures, *, rounds: int, seconds: int) -> str:
+def render(figures: Figures, ruler: str, base: str, *, rounds: int, seconds: int) -> str:
     commit = first_line("git", "-C", str(ROOT), "describe", "--always", "--dirty")
     return "\n".join(
         [
@@ -123,7 +122,7 @@ def render(figures: Figures, *, rounds: int, seconds: int) -> str:
             " runs on one core, load and upstream on another. Ratios count, not absolute figures."
             " CPU us: processor time of what is measured for each request.",
             "",
-            *load_table(figures),
+            *load_table(figures, ruler, base),
             "",
             *summary(figures),
             "",

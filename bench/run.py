@@ -33,6 +33,10 @@ def options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each (default 5)")
     parser.add_argument("--seconds", type=int, default=2, help="length of one (default 2)")
     parser.add_argument("--no-gateway", action="store_true", help="only nginx and no gateway")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help="only these targets, of the first; not kept"
+    )
+    parser.add_argument("--connections", type=int, nargs="+", default=CONNECTIONS, metavar="N")
     return parser.parse_args(arguments)
 
 
@@ -45,14 +49,14 @@ def starts(upstream: int, stateless: int) -> list[Start]:
     return found
 
 
-def measure(targets: list[Target], rounds: int, seconds: int) -> dict[tuple[str, int], list[Round]]:
+def measure(targets: list[Target], chosen: argparse.Namespace) -> Rounds:
     """Rounds interleaved, so that what else the machine does meets all targets alike."""
-    found: dict[tuple[str, int], list[Round]] = {}
-    for connections in CONNECTIONS:
-        for number in range(rounds):
+    found: Rounds = {}
+    for connections in chosen.connections:
+        for number in range(chosen.rounds):
             for target in targets:
                 print(f"c={connections} round {number + 1} {target.name}", file=sys.stderr)
-                one = run_wrk(target, connections, seconds)
+                one = run_wrk(target, connections, chosen.seconds)
                 found.setdefault((target.name, connections), []).append(one)
     return found
 
@@ -74,7 +78,7 @@ def main(arguments: list[str]) -> int:
         ]
         found_starts: list[Start] = []
         if not chosen.no_gateway:
-            found_starts = starts(upstream, stateless)
+            found_starts = [] if chosen.only else starts(upstream, stateless)
             started = stack.enter_context(gateway(upstream, stateless))
             port, process, key = started.port, started.process.pid, started.key
             targets += [
@@ -85,20 +89,25 @@ def main(arguments: list[str]) -> int:
                 Target("gateway-stateless", port, process, "stateless", key),
                 Target("stateless-http", port, process, "stateless", key, Stateless("stateless")),
             ]
+        if chosen.only:
+            by_name = {target.name: target for target in targets}
+            targets = [by_name[name] for name in chosen.only]
         wrong = {}
         for target in targets:
             wrong[target.name] = wrong_answers(target, CHECKED_CLIENTS, CHECKED_CALLS)
             run_wrk(target, CHECKED_CLIENTS, WARM_UP_S)
         figures = Figures(
-            rounds=measure(targets, chosen.rounds, chosen.seconds),
+            rounds=measure(targets, chosen),
             starts=found_starts,
             wrong=wrong,
             checked=CHECKED_CLIENTS * CHECKED_CALLS,
         )
-    table = render(figures, rounds=chosen.rounds, seconds=chosen.seconds)
-    results = ROOT / "bench/results"
-    results.mkdir(exist_ok=True)
-    (results / "latest.md").write_text(table)
+    ruler, base = (targets[0].name,) * 2 if chosen.only else ("nginx", "direct")
+    table = render(figures, ruler, base, rounds=chosen.rounds, seconds=chosen.seconds)
+    if not chosen.only:
+        results = ROOT / "bench/results"
+        results.mkdir(exist_ok=True)
+        (results / "latest.md").write_text(table)
     print(table)
     failed = sum(wrong.values()) + sum(r.errors for each in figures.rounds.values() for r in each)
     return 1 if failed else 0
