@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.errors import GatewayError, UpstreamBroken, UpstreamUnavailable
@@ -18,7 +19,7 @@ class Exchange(Errand):
     """Sends a request and passes on all that comes of it; the peer's Waiter.
 
     ``lease.began`` and ``lease.ended`` stay in balance whatever happens, or the server could never
-    idle.
+    idle. Whoever made it finds it in ``books`` under ``key`` until it is over.
 
     What a key is narrowed to is held to here, on the way out and on the way back: no request gets
     to a server without one of these, whichever face it came in by.
@@ -27,7 +28,7 @@ class Exchange(Errand):
         GatewayError: the caller's key may not make this call; nothing was sent or started.
     """
 
-    __slots__ = ("_latest_s", "call", "handles", "lease", "sink", "ticket")
+    __slots__ = ("_books", "_key", "_latest_s", "call", "handles", "lease", "sink", "ticket")
 
     def __init__(
         self,
@@ -38,7 +39,8 @@ class Exchange(Errand):
         *,
         manner: Manner,
         request_id: str,
-        endless: bool = False,
+        books: dict[Any, Any],
+        key: object,
     ) -> None:
         narrowing.check(permit, call)
         super().__init__(means, permit, manner, request_id)
@@ -46,8 +48,13 @@ class Exchange(Errand):
         self.sink = sink
         self.handles = means.handles
         self.lease: Lease | None = None
+        """Set while it is in flight."""
+
         self.ticket: Ticket | None = None
-        self._latest_s = math.inf if endless else self.began_s + means.max_request_s
+        self._latest_s = self.began_s + means.max_request_s
+        self._key = key
+        self._books = books
+        books[key] = self
 
     def run(self, lease: Lease) -> bool:
         endless = self._latest_s == math.inf
@@ -80,6 +87,7 @@ class Exchange(Errand):
             message = narrowing.shown(self.permit, self.call.method, message)
             message = restore_id(message, upstream_id, self.call.id)
             self.over = True
+            self._books.pop(self._key, None)
             try:
                 self.sink.answer(message)
             except Exception:
@@ -109,11 +117,16 @@ class Exchange(Errand):
             wanted_s = self.means.clock.monotonic() + self.idle_s()
             self.ticket.extend(min(wanted_s, max(self._latest_s, self.deadline_s)))
 
+    def never_late(self) -> None:
+        """Neither limit holds; for what ends when somebody ends it."""
+        self._latest_s = math.inf
+
     def allow_until(self, moment_s: float) -> None:
         """Put the absolute limit off to ``moment_s``, if that is later."""
         self._latest_s = max(self._latest_s, moment_s)
 
     def fail(self, error: GatewayError) -> None:
+        self._books.pop(self._key, None)
         error.request_id = self.call.id
         self.sink.fail(error)
 
@@ -131,6 +144,7 @@ class Exchange(Errand):
         """Stop, and tell the server by its era's rule. Nothing more comes out of here."""
         if self.over:
             return
+        self._books.pop(self._key, None)
         super().abandon()
         if self.ticket is not None:
             self.ticket.cancel(reason)

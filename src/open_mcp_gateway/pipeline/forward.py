@@ -16,7 +16,7 @@ from open_mcp_gateway.pipeline.errand import Errand, Means
 from open_mcp_gateway.pipeline.exchange import Exchange
 from open_mcp_gateway.pipeline.opening import initialize_result
 from open_mcp_gateway.pipeline.reply import ACCEPTED, Reply, Responder, failed, rpc_failure
-from open_mcp_gateway.pipeline.sink import ReplySink
+from open_mcp_gateway.pipeline.sink import ReplySink, Sink
 from open_mcp_gateway.pipeline.states import refuse_states
 from open_mcp_gateway.protocol.eras import Era
 from open_mcp_gateway.protocol.jsonrpc import Call, response
@@ -41,7 +41,8 @@ class Forwarder:
     def __init__(self, means: Means, snapshot: Snapshot) -> None:
         self.means = means
         self.snapshot = snapshot
-        self._running: set[_Held | _Brief] = set()
+        self._running: dict[Responder | Sink, Exchange | _Brief] = {}
+        """By whoever is owed the answer."""
 
     @property
     def snapshot(self) -> Snapshot:
@@ -55,7 +56,7 @@ class Forwarder:
 
     def end_if(self, loss: Callable[[Permit], GatewayError | None]) -> None:
         """End what is in flight where ``loss`` says why its caller may not hear of it any more."""
-        for errand in tuple(self._running):
+        for errand in tuple(self._running.values()):
             error = loss(errand.permit)
             if error is not None:
                 errand.abandon()
@@ -81,51 +82,38 @@ class Forwarder:
                 if "_meta" in call.params:
                     call = Call(call.method, call.id, without_connection_owned(call.params))
             self.means.handles.check(principal.key_id, permit.entry.spec.id, call)
+            if call.method in _OWNED_BY_GATEWAY:
+                responder.respond(ACCEPTED)
+                return None
             errand = self._errand(permit, call, request_id, responder)
         except Exception as error:  # noqa: BLE001 - a boundary: a request without id was given one
             responder.respond(failed(error, call.id, request_id))
             return None
-        if call.method in _OWNED_BY_GATEWAY:
-            responder.respond(ACCEPTED)
-            return None
-        errand.kept_in(self._running)
         errand.start()
         return None if errand.over else errand
 
     def _errand(
         self, permit: Permit, call: Call, request_id: str, responder: Responder
-    ) -> _Held | _Brief:
+    ) -> Exchange | _Brief:
         if call.id is None or call.method == "initialize":
-            return _Brief(self.means, permit, call, request_id, responder)
-        kind = _Ping if call.method == "ping" else _Held
+            return _Brief(
+                self.means, permit, call, request_id, responder=responder, running=self._running
+            )
+        kind = _Ping if call.method == "ping" else Exchange
         sink = ReplySink(responder, request_id)
-        return kind(self.means, permit, call, sink, manner=ANY_MANNER, request_id=request_id)
+        return kind(
+            self.means,
+            permit,
+            call,
+            sink,
+            manner=ANY_MANNER,
+            request_id=request_id,
+            books=self._running,
+            key=sink,
+        )
 
 
-class _Held(Exchange):
-    """A call that is known of until it is over."""
-
-    __slots__ = ("_running",)
-
-    def kept_in(self, running: set[_Held | _Brief]) -> None:
-        """``running`` holds it until it is over."""
-        self._running = running
-        running.add(self)
-
-    def answered(self, message: bytes, upstream_id: int) -> None:
-        self._running.discard(self)
-        super().answered(message, upstream_id)
-
-    def fail(self, error: GatewayError) -> None:
-        self._running.discard(self)
-        super().fail(error)
-
-    def cancel(self, reason: str) -> None:
-        self._running.discard(self)
-        super().cancel(reason)
-
-
-class _Ping(_Held):
+class _Ping(Exchange):
     """Stateless servers do not know ``ping`` any more; callers of the session era do."""
 
     __slots__ = ()
@@ -133,8 +121,8 @@ class _Ping(_Held):
     def run(self, lease: Lease) -> bool:
         if lease.peer.handshake.era is not Era.MODERN or self.call.id is None:
             return super().run(lease)
-        self._running.discard(self)
         if not self.over:
+            self._books.pop(self._key, None)
             self.over = True
             self.sink.answer(response(self.call.id, b"{}"))
         return True
@@ -146,17 +134,21 @@ class _Brief(Errand):
     __slots__ = ("_call", "_responder", "_running")
 
     def __init__(
-        self, means: Means, permit: Permit, call: Call, request_id: str, responder: Responder
+        self,
+        means: Means,
+        permit: Permit,
+        call: Call,
+        request_id: str,
+        *,
+        responder: Responder,
+        running: dict[Responder | Sink, Exchange | _Brief],
     ) -> None:
         narrowing.check(permit, call)
         super().__init__(means, permit, ANY_MANNER, request_id)
         self._call = call
         self._responder = responder
-
-    def kept_in(self, running: set[_Held | _Brief]) -> None:
-        """``running`` holds it until it is over."""
         self._running = running
-        running.add(self)
+        running[responder] = self
 
     def run(self, lease: Lease) -> bool:
         call = self._call
@@ -169,17 +161,17 @@ class _Brief(Errand):
         holder = self.permit.principal.holder
         lease.began(holder)
         lease.ended(holder, failed=False)
-        self._running.discard(self)
+        self._running.pop(self._responder, None)
         if not self.over:
             self.over = True
             self._responder.respond(reply)
         return True
 
     def abandon(self) -> None:
-        self._running.discard(self)
+        self._running.pop(self._responder, None)
         super().abandon()
 
     def fail(self, error: GatewayError) -> None:
-        self._running.discard(self)
+        self._running.pop(self._responder, None)
         error.request_id = self._call.id
         self._responder.respond(rpc_failure(error, self.request_id))

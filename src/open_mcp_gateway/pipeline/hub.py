@@ -62,6 +62,9 @@ class Listener(Protocol):
     @property
     def subscriptions(self) -> set[str]: ...
 
+    def in_flight_on(self, peer: Peer) -> int:
+        """How many of its calls are in flight on this very connection."""
+
     def deliver(self, message: bytes, *, urgent: bool) -> None:
         """Something from the server; ``urgent`` belongs to what is in flight, if anything is."""
 
@@ -74,13 +77,13 @@ class Listener(Protocol):
 class Hub:
     """The audience of one upstream connection."""
 
-    __slots__ = ("_peer", "_running", "_sessions", "exclusive", "level")
+    __slots__ = ("_moved_on", "_peer", "_sessions", "exclusive", "level")
 
     def __init__(self, peer: Peer, *, exclusive: bool) -> None:
         self._peer = peer
         self._sessions: dict[Listener, None] = {}
-        self._running: dict[Listener, int] = {}
-        """How many calls each session has in flight on this very connection."""
+        self._moved_on: list[Listener] = []
+        """Had calls in flight here when they left."""
 
         self.exclusive = exclusive
         """The connection belongs to one session."""
@@ -121,18 +124,12 @@ class Hub:
     def remove(self, session: Listener) -> None:
         """From now on it hears only what belongs to its calls that are still in flight here."""
         self._sessions.pop(session, None)
+        self._moved_on.append(session)
+        self._forget()
 
-    def began(self, session: Listener) -> None:
-        """A call of the session is in flight here."""
-        self._running[session] = self._running.get(session, 0) + 1
-
-    def ended(self, session: Listener) -> None:
-        """That call is over."""
-        left = self._running[session] - 1
-        if left:
-            self._running[session] = left
-        else:
-            del self._running[session]
+    def _forget(self) -> None:
+        """Let go of sessions that moved on once nothing of theirs is in flight here."""
+        self._moved_on = [one for one in self._moved_on if one.in_flight_on(self._peer)]
 
     def subscribers(self, uri: str) -> int:
         """How many sessions want to hear of changes to ``uri``."""
@@ -162,10 +159,12 @@ class Hub:
     def _only_one_meant(self) -> Listener | None:
         """The session that something can be about: the owner of the connection, or the one whose
         calls are all that is in flight. Envelope calls are in flight without a session."""
+        self._forget()
+        known = (*self._sessions, *self._moved_on)
         if self.exclusive:
-            return next(iter((*self._sessions, *self._running)), None)
-        inflight = self._peer.inflight
-        return next((one for one, times in self._running.items() if times == inflight), None)
+            return next(iter(known), None)
+        peer, inflight = self._peer, self._peer.inflight
+        return next((one for one in known if 0 < one.in_flight_on(peer) == inflight), None)
 
     def _withdraw(self, incoming: Incoming) -> None:
         named = cancelled_of(incoming)

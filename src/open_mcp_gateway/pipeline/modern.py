@@ -96,11 +96,11 @@ class ModernFace:
         self._means = means
         self._handles = handles
         self._seal = seal
-        self._running: set[_ModernExchange] = set()
+        self._running: dict[Sink, _ModernExchange] = {}
 
     def end_if(self, loss: Callable[[Permit], GatewayError | None]) -> None:
         """End what is in flight where ``loss`` says why its caller may not hear of it any more."""
-        for exchange in tuple(self._running):
+        for exchange in tuple(self._running.values()):
             error = loss(exchange.permit)
             if error is not None:
                 exchange.end(error)
@@ -108,13 +108,13 @@ class ModernFace:
     def sweep(self) -> None:
         """Called now and then: keep the connections of those alive that wait for long."""
         oldest_s = self._means.clock.monotonic() - HOLD_OPEN_S
-        for exchange in self._running:
+        for exchange in self._running.values():
             if exchange.began_s < oldest_s and isinstance(exchange.sink, Waiting):
                 exchange.sink.hold_open()
 
     def end_listening(self) -> None:
         """End every subscription in the orderly way (basic/utilities/subscriptions)."""
-        for exchange in tuple(self._running):
+        for exchange in tuple(self._running.values()):
             if exchange.call.method == LISTEN:
                 exchange.complete()
 
@@ -166,10 +166,14 @@ class ModernFace:
             sink,
             manner=MODERN if spec.interactive else ANY_MANNER,
             request_id=request_id,
-            endless=call.method == LISTEN,
+            books=self._running,
+            key=sink,
         )
+        if call.method == LISTEN:
+            exchange.never_late()
         exchange.handles = self._handles
-        exchange.bind(self._seal, self._running, sent if call.method == _CALL else None)
+        exchange.seal = self._seal
+        exchange.mirrored = sent if call.method == _CALL else None
         exchange.start()
         return None if exchange.over else exchange
 
@@ -177,20 +181,11 @@ class ModernFace:
 class _ModernExchange(Exchange):
     """Remembers what the answer hands out, and to whom."""
 
-    __slots__ = ("_mirrored", "_running", "_seal")
+    __slots__ = ("mirrored", "seal")
 
-    def bind(
-        self,
-        seal: StateSeal,
-        running: set[_ModernExchange],
-        mirrored: Routing | None,
-    ) -> None:
-        """What it needs beside a call; ``running`` holds it until it is over. ``mirrored`` has the
-        headers in which arguments of the call may be repeated."""
-        self._seal = seal
-        self._running = running
-        self._mirrored = mirrored
-        running.add(self)
+    seal: StateSeal
+    mirrored: Routing | None
+    """The headers in which arguments of the call may be repeated."""
 
     def end(self, error: GatewayError) -> None:
         """Stop, and tell both sides."""
@@ -212,7 +207,7 @@ class _ModernExchange(Exchange):
             text = "the server was opened with a session"
             self._settle(EraNotSpoken(text, spoken=(handshake.version,)))
             return True
-        if self._mirrored is not None and self._waits_or_fails(lease.peer, self._mirrored):
+        if self.mirrored is not None and self._waits_or_fails(lease.peer, self.mirrored):
             return True
         return super().run(lease)
 
@@ -238,21 +233,12 @@ class _ModernExchange(Exchange):
     def answered(self, message: bytes, upstream_id: int) -> None:
         self._end(failed=False)  # before anything that can fail
         caller, server_id = self.permit.principal.key_id, self.permit.entry.spec.id
-        message = self._seal.sealed(caller, server_id, self.call, message)
+        message = self.seal.sealed(caller, server_id, self.call, message)
         if _ERROR in message:
             message = _between_hops(message)
             if isinstance(self.sink, DeferredSink):
                 self.sink.status = _STATUS.get(_code_of(message), 200)
-        self._running.discard(self)
         super().answered(message, upstream_id)
-
-    def fail(self, error: GatewayError) -> None:
-        self._running.discard(self)
-        super().fail(error)
-
-    def cancel(self, reason: str) -> None:
-        self._running.discard(self)
-        super().cancel(reason)
 
 
 class _HttpSink(DeferredSink):

@@ -6,7 +6,6 @@ them out through a ``Sink`` per request and one ``Channel`` for everything that 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -14,7 +13,7 @@ from msgspec import Raw
 
 from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.errors import Busy, InvalidParams, InvalidRequest, NotFound
-from open_mcp_gateway.outbound.peer import ANY_MANNER, Handshake, Manner, Question
+from open_mcp_gateway.outbound.peer import ANY_MANNER, Handshake, Manner, Peer, Question
 from open_mcp_gateway.pipeline import narrowing, notices
 from open_mcp_gateway.pipeline.agreement import for_upstream, manner_for, may_be_asked, string_in
 from open_mcp_gateway.pipeline.backlog import Backlog
@@ -22,7 +21,7 @@ from open_mcp_gateway.pipeline.errand import Errand, Means
 from open_mcp_gateway.pipeline.hub import LEVELS, Hub
 from open_mcp_gateway.pipeline.questions import Channel, Questions
 from open_mcp_gateway.pipeline.reply import failure_of
-from open_mcp_gateway.pipeline.session_exchange import Opening, SessionExchange
+from open_mcp_gateway.pipeline.session_exchange import Agreement, Opening, SessionExchange, Then
 from open_mcp_gateway.pipeline.sink import Sink
 from open_mcp_gateway.protocol.faults import INTERNAL_ERROR, METHOD_NOT_FOUND
 from open_mcp_gateway.protocol.jsonrpc import Call, Incoming, response
@@ -33,6 +32,7 @@ MAX_RUNNING: Final = 1000
 
 MAX_SUBSCRIPTIONS: Final = 1000
 
+_OUTSIDE: Final = frozenset({"initialize", "ping"})
 _REMEMBERED: Final = frozenset({"logging/setLevel", "resources/subscribe", "resources/unsubscribe"})
 
 
@@ -51,9 +51,6 @@ class ClientSession:
         self.level: str | None = None
         self.subscriptions: set[str] = set()
         self.closed = False
-        self.on_rest: Callable[[], None] | None = None
-        """Called when the last request has its answer."""
-
         self.last_used_s = means.clock.monotonic()
         self._hung_up = False
         self._opening: Opening | None = None
@@ -61,7 +58,7 @@ class ClientSession:
         self._running: dict[bytes, SessionExchange] = {}
         self._questions = Questions(means.clock)
         self._hub: Hub | None = None
-        self._attached: Lease | None = None
+        self.attached: Lease | None = None
         """Whose server ``_hub`` listens to."""
 
         self._holding: Lease | None = None
@@ -91,26 +88,42 @@ class ClientSession:
             raise InvalidRequest("a request needs an id")
         if self.closed:
             raise NotFound("Session not found")
-        if call.method == "ping":
-            sink.answer(response(raw_id, b"{}"))
-            return None
-        if call.method == "initialize":
-            return self._begin(call, sink, request_id)
-        if self.handshake is None:
-            raise InvalidRequest("send 'initialize' first")
+        if self.handshake is None or call.method in _OUTSIDE:
+            return self._outside(call, raw_id, sink, request_id)
         if raw_id in self._running:
             raise InvalidRequest("this id is still in use by an earlier request of the session")
         if len(self._running) >= MAX_RUNNING:
             raise Busy("too many requests of this session are in flight", retry_after_s=1)
         self.means.handles.check(self.permit.principal.key_id, self.permit.entry.spec.id, call)
-        exchange = self._exchange(call, sink, request_id)
-        if exchange is not None:
-            self._running[raw_id] = exchange
-            return exchange
-        sink.answer(response(raw_id, b"{}"))
-        return None
+        kind, then = SessionExchange, None
+        if call.params is not None and "_meta" in call.params:
+            call = for_upstream(call)  # may refuse, so that nothing is remembered of it
+        if call.method in _REMEMBERED:
+            agreed = self._agreed(call)
+            if agreed is None:
+                sink.answer(response(raw_id, b"{}"))
+                return None
+            kind, (call, then) = Agreement, agreed
+        exchange = kind(
+            self.means,
+            self.permit,
+            call,
+            sink,
+            manner=self.manner,
+            request_id=request_id,
+            books=self._running,
+            key=raw_id,
+        )
+        exchange.owner, exchange.then = self, then
+        return exchange
 
-    def _begin(self, call: Call, sink: Sink, request_id: str) -> Errand:
+    def _outside(self, call: Call, raw_id: bytes, sink: Sink, request_id: str) -> Errand | None:
+        """What is no call to the server within the session."""
+        if call.method == "ping":
+            sink.answer(response(raw_id, b"{}"))
+            return None
+        if call.method != "initialize":
+            raise InvalidRequest("send 'initialize' first")
         if self.handshake is not None or self._opening is not None:
             raise InvalidRequest("the session is initialized already")
         isolation = self.means.servers.isolation(self.permit)
@@ -119,13 +132,10 @@ class ClientSession:
         self._opening = Opening(self, call, sink, request_id)
         return self._opening
 
-    def _exchange(self, call: Call, sink: Sink, request_id: str) -> SessionExchange | None:
-        """What is to be sent; None where the server must not or need not hear of it, because other
-        sessions share its connection."""
-        if call.method in _REMEMBERED:
-            narrowing.check(self.permit, call)  # before the session remembers anything of it
-        if call.params is not None and "_meta" in call.params:
-            call = for_upstream(call)  # may refuse, so that nothing is remembered of it either
+    def _agreed(self, call: Call) -> tuple[Call, Then | None] | None:
+        """What is to be sent, and who hears whether the server did it; None where it must not or
+        need not hear of it, because other sessions share its connection."""
+        narrowing.check(self.permit, call)  # before the session remembers anything of it
         params, then = call.params or {}, None
         if call.method == "logging/setLevel":
             level = string_in(params, "level")
@@ -140,9 +150,9 @@ class ClientSession:
             then = self._levelled(level, needed)
         elif call.method == "resources/subscribe":
             then = self._subscribe(string_in(params, "uri"))
-        elif call.method == "resources/unsubscribe" and self._unsubscribe(string_in(params, "uri")):
+        elif self._unsubscribe(string_in(params, "uri")):
             return None
-        return SessionExchange(self, call, sink, request_id, then=then)
+        return call, then
 
     def notification(self, call: Call) -> None:
         """Pass on what concerns the server; what concerns a request goes under its upstream id."""
@@ -192,7 +202,12 @@ class ClientSession:
 
     def _latest(self) -> SessionExchange | None:
         """The call that the server was sent last, of those in flight."""
-        return next((one for one in reversed(self._running.values()) if one.hub is not None), None)
+        return next((one for one in reversed(self._running.values()) if one.lease), None)
+
+    def in_flight_on(self, peer: Peer) -> int:
+        """See ``Listener``."""
+        leases = (one.lease for one in self._running.values())
+        return sum(lease is not None and lease.peer is peer for lease in leases)
 
     def leave_word(self, message: bytes) -> None:
         """Send something on the channel, or keep it until there is one."""
@@ -254,7 +269,7 @@ class ClientSession:
 
     # ── what several sessions of one connection must not change for each other ───────────────────
 
-    def _levelled(self, wanted: str, asked_for: str) -> Callable[[bool], None]:
+    def _levelled(self, wanted: str, asked_for: str) -> Then:
         def then(done: bool) -> None:
             if done:
                 self.level = wanted
@@ -263,7 +278,7 @@ class ClientSession:
 
         return then
 
-    def _subscribe(self, uri: str) -> Callable[[bool], None] | None:
+    def _subscribe(self, uri: str) -> Then | None:
         """From now on it hears of changes, unless the server refuses; they may come before its
         answer."""
         if not uri or uri in self.subscriptions:
@@ -288,20 +303,20 @@ class ClientSession:
 
     # ── the server side ──────────────────────────────────────────────────────────────────────────
 
-    def _attach(self, lease: Lease) -> Hub:
-        """Hear what this connection's server says."""
+    def attach(self, lease: Lease) -> None:
+        """See ``Owner``."""
         hub = lease.peer.audience
         if not isinstance(hub, Hub):
             hub = Hub(lease.peer, exclusive=bool(self.manner.owner))
             lease.peer.attend(hub)
-        self._attached = lease
+        self.attached = lease
         if hub is not self._hub:
             earlier, self._hub = self._hub, hub
             hub.add(self)
             if earlier is not None:
                 earlier.remove(self)
                 hub.restore(self.permit, self.means, self)
-        return hub
+        self._hold(lease)
 
     def _hold(self, lease: Lease | None) -> None:
         """Keep a server with subscriptions from idling; let it go when there are none left."""
@@ -320,7 +335,7 @@ class ClientSession:
         self._opening = None
         self.handshake = lease.peer.handshake
         if not self.closed:
-            self._attach(lease)
+            self.attach(lease)
 
     def not_opened(self) -> None:
         """See ``Owner``. What was started for this client alone has no other use."""
@@ -334,32 +349,7 @@ class ClientSession:
         known = self._hub is not None and not self.closed
         lease = self.means.servers.lease(self.permit, self.manner) if known else None
         if lease is not None:
-            self._attach(lease)
-            self._hold(lease)
-
-    def began(self, lease: Lease) -> Hub:
-        """See ``Owner``."""
-        hub = self._hub
-        if hub is None or lease is not self._attached:
-            hub = self._attach(lease)
-        if self.subscriptions or self._holding is not None:
-            self._hold(lease)
-        hub.began(self)
-        return hub
-
-    def ended(self, exchange: SessionExchange) -> None:
-        """See ``Owner``."""
-        raw_id = exchange.call.id
-        if raw_id is not None and self._running.get(raw_id) is exchange:
-            del self._running[raw_id]
-        hub, exchange.hub = exchange.hub, None
-        if hub is not None:
-            hub.ended(self)
-
-    def settled(self) -> None:
-        """See ``Owner``."""
-        if self.on_rest is not None and not self._running:
-            self.on_rest()
+            self.attach(lease)
 
     def close(self) -> None:
         """The client is gone for good: nothing of it stays. Safe to call twice."""

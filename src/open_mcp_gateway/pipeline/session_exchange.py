@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from msgspec import UNSET
 
@@ -13,13 +13,16 @@ from open_mcp_gateway.outbound.peer import Manner, Question
 from open_mcp_gateway.pipeline.agreement import other_era
 from open_mcp_gateway.pipeline.errand import Errand, Means
 from open_mcp_gateway.pipeline.exchange import Exchange
-from open_mcp_gateway.pipeline.hub import Hub, Listener
+from open_mcp_gateway.pipeline.hub import Listener
 from open_mcp_gateway.pipeline.questions import ANSWER_S
 from open_mcp_gateway.pipeline.sink import Sink, Waiting
 from open_mcp_gateway.protocol.eras import Era
 from open_mcp_gateway.protocol.faults import INTERNAL_ERROR
 from open_mcp_gateway.protocol.jsonrpc import Call, decode_incoming, response
 from open_mcp_gateway.supervisor.lease import Lease
+
+Then: TypeAlias = Callable[[bool], None]
+"""Hears whether the server did what it was asked to do."""
 
 
 class Owner(Listener, Protocol):
@@ -28,19 +31,15 @@ class Owner(Listener, Protocol):
     means: Means
     permit: Permit
     manner: Manner
+    attached: Lease | None
+    """Whose server it listens to."""
 
     @property
     def asking(self) -> bool:
         """Whether its client is to answer something."""
 
-    def began(self, lease: Lease) -> Hub:
-        """A call goes out on this connection, whose hub counts it."""
-
-    def ended(self, exchange: SessionExchange) -> None:
-        """The call is over: neither the session nor a hub counts it any more."""
-
-    def settled(self) -> None:
-        """And its client has heard all there is to hear of it."""
+    def attach(self, lease: Lease) -> None:
+        """From now on its calls go out on this connection: listen to it."""
 
     def opened(self, lease: Lease) -> None:
         """``initialize`` is about to have its answer."""
@@ -50,55 +49,25 @@ class Owner(Listener, Protocol):
 
 
 class SessionExchange(Exchange):
-    """A call of a session. ``then`` hears whether the server did what it was asked to do."""
+    """A call of a session."""
 
-    __slots__ = ("_owner", "_then", "hub")
+    __slots__ = ("owner", "then")
 
-    def __init__(
-        self,
-        owner: Owner,
-        call: Call,
-        sink: Sink,
-        request_id: str,
-        *,
-        then: Callable[[bool], None] | None = None,
-    ) -> None:
-        super().__init__(
-            owner.means, owner.permit, call, sink, manner=owner.manner, request_id=request_id
-        )
-        self._owner = owner
-        self._then = then
-        self.hub: Hub | None = None
-        """What counts it while it is in flight."""
+    owner: Owner
+    then: Then | None
+    """Only of an ``Agreement``."""
 
     def run(self, lease: Lease) -> bool:
-        hub = self.hub = self._owner.began(lease)
-        if super().run(lease):
-            return True
-        self.hub = None
-        hub.ended(self._owner)
-        return False
-
-    def answered(self, message: bytes, upstream_id: int) -> None:
-        if self._then is not None:
-            self._tell(done=decode_incoming(message).error is UNSET)
-        self._owner.ended(self)
-        super().answered(message, upstream_id)
-        self._owner.settled()
-
-    def fail(self, error: GatewayError) -> None:
-        self._tell(done=False)
-        self._owner.ended(self)
-        super().fail(error)
-        self._owner.settled()
+        if lease is not self.owner.attached:
+            self.owner.attach(lease)
+        return super().run(lease)
 
     def cancel(self, reason: str) -> None:
         """The client wants no answer any more: it gets none."""
         if not self.over:
-            self._stop(reason)
+            super().cancel(reason)
             if isinstance(self.sink, Waiting):
                 self.sink.dropped()
-            self._owner.settled()
 
     def hold_open(self) -> None:
         """It takes long: keep the connection of whoever waits for it alive."""
@@ -108,13 +77,8 @@ class SessionExchange(Exchange):
     def end(self, error: GatewayError) -> None:
         """Stop, and say so to both sides."""
         if not self.over:
-            self._stop(error.public)
+            super().cancel(error.public)
             self.fail(error)
-
-    def _stop(self, reason: str) -> None:
-        self._tell(done=False)
-        self._owner.ended(self)
-        super().cancel(reason)
 
     def asked(self, question: Question) -> None:
         if self.over:
@@ -124,15 +88,37 @@ class SessionExchange(Exchange):
 
     def idle_s(self) -> float:
         """Longer while a person is to answer something."""
-        return ANSWER_S if self._owner.asking else super().idle_s()
+        return ANSWER_S if self.owner.asking else super().idle_s()
 
     def wait_for_person(self) -> None:
         """A person's time is not the server's: it counts against neither of its limits."""
         self.allow_until(self.means.clock.monotonic() + ANSWER_S)
         self.sign_of_life()
 
+
+class Agreement(SessionExchange):
+    """A call that changes what the session has agreed on with the server."""
+
+    __slots__ = ()
+
+    def run(self, lease: Lease) -> bool:
+        self.owner.attach(lease)  # also where it is: what keeps the server from idling may be new
+        return super().run(lease)
+
+    def answered(self, message: bytes, upstream_id: int) -> None:
+        self._tell(done=decode_incoming(message).error is UNSET)
+        super().answered(message, upstream_id)
+
+    def fail(self, error: GatewayError) -> None:
+        self._tell(done=False)
+        super().fail(error)
+
+    def cancel(self, reason: str) -> None:
+        self._tell(done=False)
+        super().cancel(reason)
+
     def _tell(self, *, done: bool) -> None:
-        then, self._then = self._then, None
+        then, self.then = self.then, None
         if then is not None:
             then(done)
 

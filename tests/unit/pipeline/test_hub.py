@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from open_mcp_gateway.outbound.peer import Question, Waiter
+from open_mcp_gateway.outbound.peer import Peer, Question, Waiter
 from open_mcp_gateway.pipeline.hub import Hub
 from open_mcp_gateway.protocol.jsonrpc import decode_incoming
 from tests.unit.pipeline.clients import Asked, note
@@ -19,9 +19,14 @@ class Ear:
     def __init__(self, level: str | None = None, *uris: str) -> None:
         self.level = level
         self.subscriptions = set(uris)
+        self.in_flight = 0
         self.heard: list[tuple[bool, str]] = []
         self.questions: list[Question] = []
         self.withdrawn: list[bytes] = []
+
+    def in_flight_on(self, peer: Peer) -> int:
+        assert isinstance(peer, HandPeer)
+        return self.in_flight
 
     def deliver(self, message: bytes, *, urgent: bool) -> None:
         self.heard.append((urgent, str(decode_incoming(message).method)))
@@ -78,32 +83,38 @@ def test_what_may_be_about_anybody_reaches_nobody() -> None:
     made, peer = hub(one, two)
     message = note("notifications/message", level="info")
     made.notified(*message)  # nothing is in flight
-    made.began(one)
+    one.in_flight = 1
     in_flight(peer, 1)
     made.notified(*message)
-    made.began(one)
-    made.began(two)
+    one.in_flight, two.in_flight = 2, 1
     in_flight(peer, 3)
     made.notified(*message)
-    made.ended(two)
-    made.ended(one)
+    one.in_flight, two.in_flight = 1, 0
     in_flight(peer, 2)  # one of them is the envelope's
     made.notified(*message)
-    made.ended(one)
+    one.in_flight = 0
     in_flight(peer, 0)
     made.notified(*message)
     assert one.heard == [(True, "notifications/message")]
     assert two.heard == []
 
 
-def test_a_session_that_moved_on_hears_of_its_last_calls() -> None:
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_a_session_that_moved_on_hears_of_its_last_calls(exclusive: bool) -> None:
     one = Ear()
-    made, peer = hub(one)
-    made.began(one)
+    made, peer = hub(one, exclusive=exclusive)
+    one.in_flight = 1
     made.remove(one)
     in_flight(peer, 1)
     made.notified(*note("notifications/vendor"))
     made.notified(*note("notifications/tools/list_changed"))
+    assert one.heard == [(True, "notifications/vendor")]
+    one.in_flight = 0
+    in_flight(peer, 0)
+    made.notified(*note("notifications/vendor"))
+    one.in_flight = 1  # on whatever connection it is now
+    in_flight(peer, 1)
+    made.notified(*note("notifications/vendor"))
     assert one.heard == [(True, "notifications/vendor")]
 
 
@@ -153,7 +164,7 @@ def test_questions_and_their_end() -> None:
 def test_nobody_is_asked_where_several_are() -> None:
     one, two = Ear(), Ear()
     made, peer = hub(one, two)
-    made.began(one)
+    one.in_flight = 1
     in_flight(peer, 1)
     question = Asked()
     made.asked(question)
