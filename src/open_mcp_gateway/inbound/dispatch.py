@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from anyio.abc import TaskGroup
 
+from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.auth.principal import Principal
 from open_mcp_gateway.errors import (
     GatewayError,
@@ -27,6 +28,7 @@ from open_mcp_gateway.inbound.handlers import (
     Abandonable,
     Handler,
     McpPoint,
+    McpPost,
     McpStream,
     Probe,
     check_body,
@@ -44,11 +46,22 @@ from open_mcp_gateway.telemetry.logs import TRACE
 
 log = logging.getLogger(__name__)
 
+_ENDPOINTS: Final = frozenset({McpStream, McpPost})
 
 _PRIVATE: Final[Headers] = (
     (b"cache-control", b"no-store"),
     (b"vary", b"Authorization, X-API-Key"),
 )
+
+
+class _Way(NamedTuple):
+    """Where the head of a request led: what came out of the checks between its admission and a
+    handler that depends on the head alone. Kept with the head, for requests that have the same."""
+
+    post: McpPost
+    permit: Permit
+    edition: int
+    """Of the catalog in which the permit was found."""
 
 
 class Dispatcher:
@@ -156,12 +169,20 @@ class Dispatcher:
             if admitted.principal is None:
                 raise Unauthenticated("API key required")
             admitted.check_still_in_force(self.authenticator, self.now())
+            if log.isEnabledFor(TRACE):
+                self._trace("request body", arrival, body)
+            way: _Way | None = arrival.readings.get(_Way)
+            if (
+                way is not None
+                and way.permit.principal is admitted.principal
+                and way.edition == self.forwarder.edition
+            ):
+                return way.post.serve(arrival, way.permit, body, responder)
             match = self._match(arrival, body)
             handler = match.route.handler
-            self._trace("request body", arrival, body)
             if type(handler) is McpPoint:
                 return self._call(arrival, admitted.principal, handler, body, responder)
-            if type(handler) is McpStream:
+            if type(handler) in _ENDPOINTS:
                 return self._stream(arrival, admitted.principal, match, body, responder)
             self.managed.serve(arrival, admitted.principal, match, body, responder)
         except GatewayError as error:
@@ -210,7 +231,7 @@ class Dispatcher:
     ) -> Abandonable | None:
         """A request to the MCP endpoint of one server."""
         stream = match.route.handler
-        if type(stream) is not McpStream:
+        if not isinstance(stream, McpStream | McpPost):
             raise InternalError(f"route {match.route.path} is wired wrongly")
         try:
             if arrival.method == b"POST":
@@ -220,6 +241,8 @@ class Dispatcher:
             except GatewayError:
                 check_body(arrival, body)
                 raise
+            if isinstance(stream, McpPost):
+                arrival.readings[_Way] = _Way(stream, permit, self.forwarder.edition)
             return stream.serve(arrival, permit, body, responder)
         except Exception as error:  # noqa: BLE001 - a boundary: these routes answer in JSON-RPC
             raw_id = getattr(error, "request_id", None) or _id_in(body)
@@ -236,7 +259,8 @@ class Dispatcher:
         """``reply`` with the headers that every answer carries; also writes the access log."""
         if self.access_log is not AccessLog.OFF:
             record(self.access_log, arrival, reply.status)
-        self._trace("answer body", arrival, reply.body)
+        if log.isEnabledFor(TRACE):
+            self._trace("answer body", arrival, reply.body)
         request_id = (b"x-request-id", arrival.request_id.encode("ascii"))
         headers = (*_PRIVATE, request_id, *reply.headers)
         if arrival.origin is not None and reply.status != 204:
@@ -245,7 +269,7 @@ class Dispatcher:
 
     def _trace(self, what: str, arrival: Arrival, body: bytes) -> None:
         """Content of MCP messages, at this level alone; at none what is said of keys."""
-        if body and log.isEnabledFor(TRACE) and self.router.kind_of(arrival.path) is RouteKind.MCP:
+        if body and self.router.kind_of(arrival.path) is RouteKind.MCP:
             content = body.decode("utf-8", "replace")
             log.log(TRACE, what, extra={"request_id": arrival.request_id, "content": content})
 

@@ -82,7 +82,16 @@ class McpStream(Struct, frozen=True):
     serve: Callable[[Arrival, Permit, bytes, Responder], Abandonable | None]
 
 
-Handler: TypeAlias = Probe | OnGateway | OnServer | OnRequest | OnCaller | McpPoint | McpStream
+class McpPost(Struct, frozen=True):
+    """Serves what is posted to the MCP endpoint of one server; whatever becomes of it is answered,
+    so ``serve`` does not raise."""
+
+    serve: Callable[[Arrival, Permit, bytes, Responder], Abandonable | None]
+
+
+Handler: TypeAlias = (
+    Probe | OnGateway | OnServer | OnRequest | OnCaller | McpPoint | McpStream | McpPost
+)
 
 
 def check_json(arrival: Arrival) -> None:

@@ -18,7 +18,7 @@ from open_mcp_gateway.errors import (
 )
 from open_mcp_gateway.inbound.arrival import Arrival
 from open_mcp_gateway.inbound.batch import Batch, check_batch, elements_of, is_batch
-from open_mcp_gateway.inbound.handlers import Abandonable, Handler, McpStream
+from open_mcp_gateway.inbound.handlers import Abandonable, Handler, McpPost, McpStream
 from open_mcp_gateway.inbound.mcp_head import EVENTS, JSON, SESSION_HEADER, McpHead, mcp_head
 from open_mcp_gateway.inbound.routes import Route, RouteKind
 from open_mcp_gateway.inbound.session_sink import SessionSink
@@ -57,26 +57,19 @@ class McpEndpoint:
     def routes(self) -> list[Route[Handler]]:
         """The endpoint of each server."""
         return [
-            Route(
-                methods=("GET", "POST", "DELETE"),
-                path="/servers/{id}/mcp",
-                permission=Permission.MCP_CALL,
-                handler=McpStream(self.serve),
-                kind=RouteKind.MCP,
-            )
+            _route(("POST",), McpPost(self.post)),
+            _route(("GET", "DELETE"), McpStream(self.serve)),
         ]
 
     def serve(
-        self, arrival: Arrival, permit: Permit, body: bytes, responder: Responder
+        self, arrival: Arrival, permit: Permit, _body: bytes, responder: Responder
     ) -> Abandonable | None:
-        """Serve one HTTP request; ``responder`` hears of the outcome, maybe before this returns.
+        """Listen to a session, or end it.
 
         Raises:
             GatewayError: it cannot be served; no answer was given yet.
         """
         head = arrival.read(mcp_head)
-        if arrival.method == b"POST":
-            return self._post(arrival, head, permit, body, responder)
         if head.version in MODERN_VERSIONS:
             # GET and DELETE belong to sessions, which this revision does not have.
             responder.respond(_POST_ONLY)
@@ -90,11 +83,13 @@ class McpEndpoint:
 
     # ── POST ─────────────────────────────────────────────────────────────────────────────────────
 
-    def _post(
-        self, arrival: Arrival, head: McpHead, permit: Permit, body: bytes, responder: Responder
+    def post(
+        self, arrival: Arrival, permit: Permit, body: bytes, responder: Responder
     ) -> Abandonable | None:
+        """Serve a message; ``responder`` hears of the outcome, maybe before this returns."""
         message: Message | None = None
         try:
+            head = arrival.read(mcp_head)
             if not body.startswith(b"{") and is_batch(body):
                 return self._batch(arrival, head, permit, body, responder)
             message = decode_message(body)
@@ -108,7 +103,8 @@ class McpEndpoint:
                 raise InvalidRequest("a request needs an id")
             if message.id is not UNSET and call.id is None:
                 raise InvalidRequest("a notification has no id")
-            if era_of(call.method, call.params, head.version) is Era.MODERN:
+            told = not head.of_session or (call.params is not None and "_meta" in call.params)
+            if told and era_of(call.method, call.params, head.version) is Era.MODERN:
                 return self.modern.serve(permit, call, head.routing, responder, arrival.request_id)
             return self._legacy(arrival, head, permit, call, responder)
         except Exception as error:  # noqa: BLE001 - a boundary: the answer names the request
@@ -127,23 +123,12 @@ class McpEndpoint:
     def _legacy(
         self, arrival: Arrival, head: McpHead, permit: Permit, call: Call, responder: Responder
     ) -> Abandonable | None:
-        if call.method == "initialize" and not head.names_session:
-            session = self.sessions.open(permit)
-            opening = _Opening(self.sessions, session)
-            sink = SessionSink(
-                session,
-                responder,
-                arrival.request_id,
-                on_outcome=opening.over,
-                headers=((SESSION_HEADER, session.session_id.encode("ascii")),),
-            )
-            try:
-                opening.errand = session.core.take(call, sink, arrival.request_id)
-            except BaseException:
-                self.sessions.end(session)
-                raise
-            return opening
-        session = self._session(head, permit)
+        # Once it was found for this head, it is the same until one of them ends or changes.
+        session: HttpSession | None = arrival.readings.get(HttpSession)
+        if session is None or session.core.permit is not permit or session.core.closed:
+            if call.method == "initialize" and not head.names_session:
+                return self._open(arrival, permit, call, responder)
+            session = arrival.readings[HttpSession] = self._session(head, permit)
         if call.id is None:
             session.core.notification(call)
             responder.respond(ACCEPTED)
@@ -151,6 +136,25 @@ class McpEndpoint:
         sink = SessionSink(session, responder, arrival.request_id)
         session.core.take(call, sink, arrival.request_id)
         return sink  # a disconnect is no cancellation here: the call goes on without its stream
+
+    def _open(
+        self, arrival: Arrival, permit: Permit, call: Call, responder: Responder
+    ) -> Abandonable:
+        session = self.sessions.open(permit)
+        opening = _Opening(self.sessions, session)
+        sink = SessionSink(
+            session,
+            responder,
+            arrival.request_id,
+            on_outcome=opening.over,
+            headers=((SESSION_HEADER, session.session_id.encode("ascii")),),
+        )
+        try:
+            opening.errand = session.core.take(call, sink, arrival.request_id)
+        except BaseException:
+            self.sessions.end(session)
+            raise
+        return opening
 
     def _batch(
         self, arrival: Arrival, head: McpHead, permit: Permit, body: bytes, responder: Responder
@@ -237,6 +241,16 @@ class _Reading:
 
     def abandon(self) -> None:
         self._session.drop_reader(self._stream, self._outlet)
+
+
+def _route(methods: tuple[str, ...], handler: McpPost | McpStream) -> Route[Handler]:
+    return Route(
+        methods=methods,
+        path="/servers/{id}/mcp",
+        permission=Permission.MCP_CALL,
+        handler=handler,
+        kind=RouteKind.MCP,
+    )
 
 
 def _not_acceptable(*needed: bytes) -> NotAcceptable:

@@ -12,6 +12,7 @@ from typing import Final
 from msgspec import Struct
 
 from open_mcp_gateway.inbound.arrival import Arrival
+from open_mcp_gateway.protocol.eras import LEGACY_VERSIONS
 from open_mcp_gateway.protocol.routing import Routing, routing_of
 
 SESSION_HEADER: Final = b"mcp-session-id"
@@ -42,20 +43,25 @@ class McpHead(Struct, frozen=True, kw_only=True):
     version: str | None
     """``MCP-Protocol-Version``, the first if there are several."""
 
+    of_session: bool
+    """That is one of the session era, or missing: nothing but a body makes the request modern."""
+
     routing: Routing
 
 
 def mcp_head(arrival: Arrival) -> McpHead:
     """What the head of ``arrival`` says; for ``Arrival.read``."""
     sessions = [value for name, value in arrival.headers if name == SESSION_HEADER]
-    version = arrival.header(_VERSION_HEADER)
+    raw_version = arrival.header(_VERSION_HEADER)
+    version = None if raw_version is None else raw_version.strip().decode("latin-1")
     takes_events = _takes(arrival, EVENTS)
     return McpHead(
         takes_events=takes_events,
         takes_both=takes_events and _takes(arrival, JSON),
         session_id=sessions[0].strip().decode("latin-1") if len(sessions) == 1 else None,
         names_session=bool(sessions),
-        version=None if version is None else version.strip().decode("latin-1"),
+        version=version,
+        of_session=version is None or version in LEGACY_VERSIONS,
         routing=routing_of(arrival.headers),
     )
 

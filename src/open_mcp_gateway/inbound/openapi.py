@@ -18,7 +18,15 @@ from open_mcp_gateway.auth.principal import Permission, Principal
 from open_mcp_gateway.auth.records import Source, Status
 from open_mcp_gateway.inbound.answers import ANSWERS, NotReady
 from open_mcp_gateway.inbound.explaining import Questions
-from open_mcp_gateway.inbound.handlers import Handler, McpPoint, McpStream, OnCaller, Probe, Request
+from open_mcp_gateway.inbound.handlers import (
+    Handler,
+    McpPoint,
+    McpPost,
+    McpStream,
+    OnCaller,
+    Probe,
+    Request,
+)
 from open_mcp_gateway.inbound.routes import ANY_KEY, PLACEHOLDERS, Open, Route, RouteKind
 from open_mcp_gateway.names import SERVER_ID
 from open_mcp_gateway.operations.listing import DEFAULT_LIMIT, FILTERS, MAX_LIMIT
@@ -221,7 +229,7 @@ def _body(where: tuple[str, str], route: Route[Handler]) -> dict[str, Any] | Non
         return _ref(form.__name__)
     if where == ("POST", "/mcp"):
         return _ENVELOPE
-    takes_mcp = where[0] == "POST" and isinstance(route.handler, McpPoint | McpStream)
+    takes_mcp = where[0] == "POST" and isinstance(route.handler, McpPoint | McpStream | McpPost)
     return _MESSAGE if takes_mcp else None
 
 
@@ -231,7 +239,7 @@ def _summary(handler: Handler) -> str:
         function: Callable[..., object] = handler.answer
     elif isinstance(handler, McpPoint):
         return "Send a message to the server that the request names"
-    elif isinstance(handler, McpStream):
+    elif isinstance(handler, McpStream | McpPost):
         function = handler.serve
     else:
         function = handler.run

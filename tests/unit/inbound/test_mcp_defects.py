@@ -72,7 +72,7 @@ class Place:
     def post(self, body: bytes, *headers: tuple[bytes, bytes]) -> Caller:
         caller = Caller()
         arrival = Arrival(b"POST", b"/servers/a/mcp", list(headers), "somebody")
-        self.endpoint.serve(arrival, self.permit, body, caller)
+        self.endpoint.post(arrival, self.permit, body, caller)
         return caller
 
     def ask(self, method: str, params: dict[str, Any], *headers: tuple[bytes, bytes]) -> Caller:
