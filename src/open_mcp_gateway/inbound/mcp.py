@@ -13,6 +13,7 @@ from msgspec import UNSET
 from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.auth.principal import Permission
 from open_mcp_gateway.errors import (
+    GatewayError,
     InvalidRequest,
     NotAcceptable,
 )
@@ -45,6 +46,9 @@ _POST_ONLY: Final = Reply(
     error_response(None, INVALID_REQUEST, "this revision has no method but POST here"),
     ((b"allow", b"POST"),),
 )
+
+_NEEDS_ID: Final = "a request needs an id"
+_HAS_NO_ID: Final = "a notification has no id"
 
 
 class McpEndpoint:
@@ -99,14 +103,24 @@ class McpEndpoint:
                 self._answer(head, permit, message, body, responder)
                 return None
             call = call_of(message)
-            if message.id is UNSET and call.id is not None:
-                raise InvalidRequest("a request needs an id")
-            if message.id is not UNSET and call.id is None:
-                raise InvalidRequest("a notification has no id")
+            if (message.id is UNSET) is not (call.id is None):
+                raise InvalidRequest(_NEEDS_ID if call.id is not None else _HAS_NO_ID)
             told = not head.of_session or (call.params is not None and "_meta" in call.params)
             if told and era_of(call.method, call.params, head.version) is Era.MODERN:
                 return self.modern.serve(permit, call, head.routing, responder, arrival.request_id)
-            return self._legacy(arrival, head, permit, call, responder)
+            if call.method == "initialize" and not head.names_session:
+                return self._open(arrival, permit, call, responder)
+            # Once it was found for this head, it is the same until one of them ends or changes.
+            session: HttpSession | None = arrival.readings.get(HttpSession)
+            if session is None or session.core.permit is not permit or session.core.closed:
+                session = arrival.readings[HttpSession] = self._session(head, permit)
+            if call.id is None:
+                session.core.notification(call)
+                responder.respond(ACCEPTED)
+                return None
+            sink = SessionSink(session, responder, arrival.request_id)
+            session.core.take(call, sink, arrival.request_id)
+            return sink  # a disconnect is no cancellation here: the call goes on without its stream
         except Exception as error:  # noqa: BLE001 - a boundary: the answer names the request
             responder.respond(failed(error, raw_id_of(message), arrival.request_id))
             return None
@@ -120,40 +134,11 @@ class McpEndpoint:
         self._session(head, permit).core.answer(decode_incoming(body))
         responder.respond(ACCEPTED)
 
-    def _legacy(
-        self, arrival: Arrival, head: McpHead, permit: Permit, call: Call, responder: Responder
-    ) -> Abandonable | None:
-        # Once it was found for this head, it is the same until one of them ends or changes.
-        session: HttpSession | None = arrival.readings.get(HttpSession)
-        if session is None or session.core.permit is not permit or session.core.closed:
-            if call.method == "initialize" and not head.names_session:
-                return self._open(arrival, permit, call, responder)
-            session = arrival.readings[HttpSession] = self._session(head, permit)
-        if call.id is None:
-            session.core.notification(call)
-            responder.respond(ACCEPTED)
-            return None
-        sink = SessionSink(session, responder, arrival.request_id)
-        session.core.take(call, sink, arrival.request_id)
-        return sink  # a disconnect is no cancellation here: the call goes on without its stream
-
     def _open(
         self, arrival: Arrival, permit: Permit, call: Call, responder: Responder
     ) -> Abandonable:
-        session = self.sessions.open(permit)
-        opening = _Opening(self.sessions, session)
-        sink = SessionSink(
-            session,
-            responder,
-            arrival.request_id,
-            on_outcome=opening.over,
-            headers=((SESSION_HEADER, session.session_id.encode("ascii")),),
-        )
-        try:
-            opening.errand = session.core.take(call, sink, arrival.request_id)
-        except BaseException:
-            self.sessions.end(session)
-            raise
+        opening = _Opening(self.sessions, permit, responder, arrival.request_id)
+        opening.take(call)
         return opening
 
     def _batch(
@@ -205,27 +190,46 @@ class McpEndpoint:
         return session
 
 
-class _Opening:
+class _Opening(SessionSink):
     """A client that waits for its session."""
 
-    __slots__ = ("_session", "_sessions", "errand")
+    __slots__ = ("_errand", "_sessions", "headers")
 
-    def __init__(self, sessions: Sessions, session: HttpSession) -> None:
+    def __init__(
+        self, sessions: Sessions, permit: Permit, responder: Responder, request_id: str
+    ) -> None:
+        super().__init__(sessions.open(permit), responder, request_id)
+        self.headers = ((SESSION_HEADER, self._session.session_id.encode("ascii")),)
         self._sessions = sessions
-        self._session = session
-        self.errand: Errand | None = None
+        self._errand: Errand | None = None
 
-    def over(self, session: HttpSession) -> None:
+    def take(self, call: Call) -> None:
+        """Put it to the server."""
+        try:
+            self._errand = self._session.core.take(call, self, self._request_id)
+        except BaseException:
+            self._sessions.end(self._session)
+            raise
+
+    def answer(self, data: bytes) -> None:
+        self._over()
+        super().answer(data)
+
+    def fail(self, error: GatewayError) -> None:
+        self._over()
+        super().fail(error)
+
+    def _over(self) -> None:
         """There is an answer, whatever it is."""
-        if session.core.handshake is None:
-            self._sessions.end(session)
+        if self._session.core.handshake is None:
+            self._sessions.end(self._session)
         else:
-            self._sessions.register(session)
+            self._sessions.register(self._session)
 
     def abandon(self) -> None:
         """It left before it could hear of the session, which is of no use then."""
-        if self.errand is not None:
-            self.errand.abandon()
+        if self._errand is not None:
+            self._errand.abandon()
         self._sessions.end(self._session)
 
 

@@ -78,9 +78,11 @@ class ClientSession:
         except Exception as error:  # noqa: BLE001 - a boundary: there has to be an outcome
             sink.fail(failure_of(error, call.id, request_id))
             return None
-        if errand is not None:
-            errand.start()
-        return None if errand is None or errand.over else errand
+        if errand is None:
+            return None
+        lease = self.attached
+        errand.start(lease if lease is not None and lease.serving else None)
+        return None if errand.over else errand
 
     def _errand(self, call: Call, sink: Sink, request_id: str) -> Errand | None:
         raw_id = call.id
