@@ -55,8 +55,8 @@ _PRIVATE: Final[Headers] = (
 
 
 class _Way(NamedTuple):
-    """Where the head of a request led: what came out of the checks between its admission and a
-    handler that depends on the head alone. Kept with the head, for requests that have the same."""
+    """Where the head of a request led. Kept with the head, for requests that have the same and were
+    let in for the same principal; others do not share what was read in it (``Arrival.again``)."""
 
     post: McpPost
     permit: Permit
@@ -172,11 +172,7 @@ class Dispatcher:
             if log.isEnabledFor(TRACE):
                 self._trace("request body", arrival, body)
             way: _Way | None = arrival.readings.get(_Way)
-            if (
-                way is not None
-                and way.permit.principal is admitted.principal
-                and way.edition == self.forwarder.edition
-            ):
+            if way is not None and way.edition == self.forwarder.edition:
                 return way.post.serve(arrival, way.permit, body, responder)
             match = self._match(arrival, body)
             handler = match.route.handler

@@ -1,0 +1,192 @@
+"""What is remembered with the head of a post to an endpoint is forgotten the moment it is wrong.
+
+Each client here sends one head, byte for byte, again and again on one connection.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from msgspec.structs import replace
+
+from open_mcp_gateway.catalog.diff import diff
+from open_mcp_gateway.catalog.model import Snapshot
+from open_mcp_gateway.names import ServerId
+from open_mcp_gateway.pipeline.session import ClientSession
+from tests.rawhttp import Answer, Wire, request
+from tests.wire.conftest import MakeClient
+from tests.wire.faces import HOT, JSON, Face, face, new_store
+from tests.wire.mcp_client import ACCEPT, CAPABILITIES, MODERN, VERSION, Client, Header
+from tests.wire.stored_keys import PROD, Made, Office
+from tests.wire.test_moved_servers import SHARED, move
+
+LIST: Final = "tools/list"
+
+
+@pytest.fixture(params=HOT)
+def front(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Face]:
+    with new_store(tmp_path) as store, face(request.param, *SHARED, store=store) as found:
+        yield found
+        found.at_rest()
+
+
+@pytest.fixture
+def office(front: Face) -> Office:
+    found = Office(front.ask)
+    found.tenant("acme", PROD)
+    return found
+
+
+@pytest.fixture
+def key(office: Office) -> Made:
+    return office.key("a", tenant="acme")
+
+
+class Repeater:
+    """Posts to one server by one head. What was asked for a few times is remembered."""
+
+    def __init__(self, wire: Wire, server_id: str, key: Made, *headers: Header) -> None:
+        self._wire = wire
+        self._path = b"/servers/%b/mcp" % server_id.encode()
+        self._headers = ((b"X-API-Key", key.secret), JSON, ACCEPT, *headers)
+        self._number = 10
+
+    def post(self, message: dict[str, Any]) -> Answer:
+        # All bodies have the same length, or it would be another head.
+        body = json.dumps({"jsonrpc": "2.0"} | message).encode().ljust(400)
+        self._wire.send(request(self._path, *self._headers, method=b"POST", body=body))
+        return self._wire.receive()
+
+    def ask(self, params: dict[str, Any] | None = None) -> int:
+        """The status of the answer to a request."""
+        self._number += 1
+        answer = self.post({"id": self._number, "method": LIST, "params": params or {}})
+        if answer.status == 200:
+            assert json.loads(answer.body)["id"] == self._number
+            assert "result" in json.loads(answer.body)
+        return answer.status
+
+
+def in_session(wire: Wire, client: Client, key: Made) -> Repeater:
+    assert client.session is not None
+    session = (b"Mcp-Session-Id", client.session.encode())
+    found = Repeater(wire, "legacy", key, session, (b"MCP-Protocol-Version", b"2025-11-25"))
+    assert [found.ask() for _ in range(3)] == [200] * 3
+    return found
+
+
+STATELESS: Final = {"_meta": {VERSION: MODERN, CAPABILITIES: {}}}
+
+
+def stateless(wire: Wire, key: Made) -> Repeater:
+    version = (b"MCP-Protocol-Version", MODERN.encode())
+    found = Repeater(wire, "modern", key, version, (b"Mcp-Method", LIST.encode()))
+    assert [found.ask(STATELESS) for _ in range(3)] == [200] * 3
+    return found
+
+
+@pytest.fixture
+def wire(front: Face) -> Iterator[Wire]:
+    with front.connect() as found:
+        yield found
+
+
+def core_of(front: Face, client: Client) -> ClientSession:
+    assert client.session is not None
+    return front.gateway.sessions._sessions[client.session].core
+
+
+def redefine(front: Face, server_id: str) -> None:
+    """Reload the catalog with another name for the server."""
+    before, gateway = front.gateway.snapshot, front.gateway
+    entry = before.entries[ServerId(server_id)]
+    spec = replace(entry.spec, display_name="another")
+    after = Snapshot({**before.entries, spec.id: replace(entry, spec=spec, shown=spec)})
+    front.inside(lambda: gateway.apply(gateway.config, after, diff(before, after)))
+
+
+def test_a_server_that_moved_is_not_there(front: Face, wire: Wire, key: Made) -> None:
+    one = stateless(wire, key)
+    move(front, "modern")
+    assert one.ask(STATELESS) == 404
+
+
+def test_a_server_that_is_gone_is_not_there(front: Face, wire: Wire, key: Made) -> None:
+    one = stateless(wire, key)
+    before, gateway = front.gateway.snapshot, front.gateway
+    after = Snapshot({name: each for name, each in before.entries.items() if name != "modern"})
+    front.inside(lambda: gateway.apply(gateway.config, after, diff(before, after)))
+    assert one.ask(STATELESS) == 404
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        (lambda office, key: office.revoke(key), 403),
+        (lambda office, key: office.patch(key, role="viewer"), 403),
+        (lambda office, key: office.patch(key, scope={"servers": ["own"]}), 404),
+        (lambda office, _key: office.change_tenant("acme", namespaces=["stage"]), 404),
+    ],
+    ids=["revoked", "lowered", "narrowed", "moved"],
+)
+def test_rights_that_are_gone_are_gone(
+    front: Face, office: Office, key: Made, change: Callable[[Office, Made], Any], status: int
+) -> None:
+    with front.connect() as wire:
+        one = stateless(wire, key)
+        change(office, key)
+        assert one.ask(STATELESS) == status
+
+
+def test_a_session_that_ended_is_not_there(
+    front: Face, wire: Wire, client: MakeClient, key: Made
+) -> None:
+    other = client(front, "legacy", key=key.secret).initialize()
+    one = in_session(wire, other, key)
+    assert one.post({"method": "notifications/vendor"}).status == 202
+    assert other.end() == 204
+    assert one.post({"method": "notifications/vendor"}).status == 404
+    assert one.ask() == 404
+
+
+def test_a_session_goes_by_the_definition_in_force(
+    front: Face, wire: Wire, client: MakeClient, key: Made
+) -> None:
+    other = client(front, "legacy", key=key.secret).initialize()
+    one = in_session(wire, other, key)
+    redefine(front, "legacy")
+    assert one.ask() == 200
+    in_force = front.gateway.snapshot.entries[ServerId("legacy")]
+    assert core_of(front, other).permit.entry is in_force
+
+
+def test_sessions_are_told_apart(front: Face, client: MakeClient, key: Made) -> None:
+    with ExitStack() as stack:
+        wire = stack.enter_context(front.connect())
+        clients = [client(front, "legacy", key=key.secret).initialize() for _ in range(2)]
+        both = [in_session(wire, each, key) for each in clients]
+        assert clients[0].end() == 204
+        assert [one.ask() for one in both] == [404, 200]
+
+
+def test_calls_go_to_the_process_that_serves(
+    front: Face, wire: Wire, client: MakeClient, office: Office, key: Made
+) -> None:
+    other = client(front, "legacy", key=key.secret).initialize()
+    one = in_session(wire, other, key)
+    # Keeps the old process alive, which finishes its calls.
+    held = other.call("gated_progress", gate="restart")
+    front.until(lambda: front.used("legacy") == (1, 1))
+    old = front.instance("legacy")
+    assert office.send("POST", "/servers/legacy/restart").status == 200
+    assert one.ask() == 200
+    new = front.instance("legacy")
+    assert old is not None
+    assert (old.active, core_of(front, other).attached is new) == (1, True)
+    assert other.end() == 204
+    assert held.status == 404
