@@ -221,3 +221,23 @@ def test_calls_go_to_the_process_that_serves(
     assert (old.peer.inflight, core_of(front, other).attached is old) == (1, False)
     assert other.end() == 204
     assert held.status == 404
+
+
+def test_stateless_calls_go_to_the_process_that_serves(
+    front: Face, wire: Wire, client: MakeClient, key: Made
+) -> None:
+    one = stateless(front, wire, key)
+    held = client(front, "modern", key=key.secret).tool("gated_progress", gate="regroup")
+    front.until(lambda: front.used("modern") == (1, 1))
+    redefine(front, "modern", isolation=Isolation.KEY)
+    assert one.ask(STATELESS) == 200
+    keeper = front.gateway.fleet._keepers[ServerId("modern")]
+    assert front.inside(lambda: sum(each.is_open for each in keeper._site.instances)) == 2
+    held.leave()
+
+
+def test_a_notification_of_nobody_is_passed_over(front: Face, wire: Wire, key: Made) -> None:
+    one = stateless(front, wire, key)
+    message = {"method": "notifications/vendor", "params": STATELESS}
+    answer = one.post(message)
+    assert (answer.status, answer.body) == (202, b"")

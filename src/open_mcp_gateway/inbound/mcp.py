@@ -24,7 +24,7 @@ from open_mcp_gateway.inbound.mcp_head import EVENTS, JSON, SESSION_HEADER, McpH
 from open_mcp_gateway.inbound.routes import Route, RouteKind
 from open_mcp_gateway.inbound.session_sink import SessionSink
 from open_mcp_gateway.pipeline.errand import Errand
-from open_mcp_gateway.pipeline.modern import ModernFace
+from open_mcp_gateway.pipeline.modern import HttpSink, ModernFace
 from open_mcp_gateway.pipeline.reply import ACCEPTED, Outlet, Reply, Responder, failed
 from open_mcp_gateway.pipeline.sessions import HttpSession, Sessions
 from open_mcp_gateway.pipeline.streamlog import StreamLog, parse_event_id
@@ -40,6 +40,7 @@ from open_mcp_gateway.protocol.jsonrpc import (
     error_response,
     raw_id_of,
 )
+from open_mcp_gateway.supervisor.lease import Lease
 
 _POST_ONLY: Final = Reply(
     405,
@@ -107,7 +108,7 @@ class McpEndpoint:
                 raise InvalidRequest(_NEEDS_ID if call.id is not None else _HAS_NO_ID)
             told = not head.of_session or (call.params is not None and "_meta" in call.params)
             if told and era_of(call.method, call.params, head.version) is Era.MODERN:
-                return self.modern.serve(permit, call, head.routing, responder, arrival.request_id)
+                return self._stateless(arrival, head, permit, call, responder)
             if call.method == "initialize" and not head.names_session:
                 return self._open(arrival, permit, call, responder)
             # Once it was found for this head, it is the same until one of them ends or changes.
@@ -124,6 +125,25 @@ class McpEndpoint:
         except Exception as error:  # noqa: BLE001 - a boundary: the answer names the request
             responder.respond(failed(error, raw_id_of(message), arrival.request_id))
             return None
+
+    def _stateless(
+        self, arrival: Arrival, head: McpHead, permit: Permit, call: Call, responder: Responder
+    ) -> Abandonable | None:
+        if call.id is None:
+            # Over HTTP a client has no notification to send: leaving is how it cancels.
+            responder.respond(ACCEPTED)
+            return None
+        # What served the last request with this head serves this one too, whose sender is the same.
+        lease: Lease | None = arrival.readings.get(Lease)
+        if lease is not None and not lease.serving:
+            lease = None
+        sink = HttpSink(responder, arrival.request_id)
+        exchange = self.modern.take(
+            permit, call, head.routing, sink, arrival.request_id, lease=lease
+        )
+        if lease is None and exchange.lease is not None:
+            arrival.readings[Lease] = exchange.lease
+        return None if exchange.over else exchange
 
     def _answer(
         self, head: McpHead, permit: Permit, message: Message, body: bytes, responder: Responder

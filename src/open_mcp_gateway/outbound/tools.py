@@ -50,11 +50,14 @@ _text = msgspec.json.Decoder(str)
 class ToolSchemas:
     """The tools of one server, as far as ``tools/list`` answers told of them."""
 
-    __slots__ = ("_fields", "_refused", "_server", "annotated")
+    __slots__ = ("_fields", "_refused", "_server", "annotated", "fields")
 
     def __init__(self, server: ServerId) -> None:
         self._server = server
         self._fields: dict[str, Fields] = {}
+        self.fields = self._fields.get
+        """What calls of a tool repeat in headers; None: it is not known."""
+
         """Of each tool that is known, what calls of it repeat in headers."""
 
         self._refused: dict[str, str] = {}
@@ -62,10 +65,6 @@ class ToolSchemas:
 
         self.annotated = False
         """Some tool wants arguments repeated in headers."""
-
-    def fields(self, name: str) -> Fields | None:
-        """What calls of the tool repeat in headers; None: it is not known."""
-        return self._fields.get(name)
 
     def learn(self, message: bytes) -> str | None:
         """Take in the answer to a ``tools/list``; the cursor of the next page, None at the end."""

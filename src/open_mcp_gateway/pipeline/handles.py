@@ -41,6 +41,9 @@ LISTS: Final = frozenset(
 )
 _ALWAYS_OF_TASKS: Final = frozenset({"tasks/get", "tasks/update", "tasks/cancel"})
 _LISTEN: Final = "subscriptions/listen"
+MAY_NEED_TASKS: Final = _ALWAYS_OF_TASKS | {_LISTEN}
+"""What ``needs_tasks`` can be true of."""
+
 _TASK_LIST: Final = "tasks/list"
 _OF_TASKS: Final = "tasks/"
 _MAKES_TASKS: Final = frozenset({"tools/call"})

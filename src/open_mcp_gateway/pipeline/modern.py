@@ -23,10 +23,9 @@ from open_mcp_gateway.outbound.peer import ANY_MANNER, Manner, Peer
 from open_mcp_gateway.outbound.relation import LISTEN, SUBSCRIPTION_ID
 from open_mcp_gateway.pipeline.errand import Means
 from open_mcp_gateway.pipeline.exchange import Exchange
-from open_mcp_gateway.pipeline.handles import Handles, needs_tasks
-from open_mcp_gateway.pipeline.reply import ACCEPTED, Responder
+from open_mcp_gateway.pipeline.handles import MAY_NEED_TASKS, Handles, needs_tasks
 from open_mcp_gateway.pipeline.sink import HOLD_OPEN_S, DeferredSink, Sink, Waiting
-from open_mcp_gateway.pipeline.states import StateSeal
+from open_mcp_gateway.pipeline.states import IN_MESSAGES, StateSeal
 from open_mcp_gateway.protocol.eras import LATEST_MODERN, Era
 from open_mcp_gateway.protocol.faults import (
     HEADER_MISMATCH,
@@ -37,7 +36,7 @@ from open_mcp_gateway.protocol.faults import (
 )
 from open_mcp_gateway.protocol.jsonrpc import Call, encode, error_response, response
 from open_mcp_gateway.protocol.ladder import climb
-from open_mcp_gateway.protocol.mirrored import check
+from open_mcp_gateway.protocol.mirrored import Fields, check
 from open_mcp_gateway.protocol.routing import Routing
 from open_mcp_gateway.protocol.surrogates import Lenient
 from open_mcp_gateway.supervisor.lease import Lease
@@ -118,25 +117,6 @@ class ModernFace:
             if exchange.call.method == LISTEN:
                 exchange.complete()
 
-    def serve(
-        self,
-        permit: Permit,
-        call: Call,
-        sent: Routing,
-        responder: Responder,
-        request_id: str,
-    ) -> Exchange | None:
-        """One POST. Returns what to abandon if the client leaves while the outcome is open.
-
-        Raises:
-            GatewayError: the request is at fault; nothing was sent or answered.
-        """
-        if call.id is None:
-            # Over HTTP a client has no notification to send: leaving is how it cancels.
-            responder.respond(ACCEPTED)
-            return None
-        return self.take(permit, call, sent, _HttpSink(responder, request_id), request_id)
-
     def take(
         self,
         permit: Permit,
@@ -144,14 +124,23 @@ class ModernFace:
         sent: Routing | None,
         sink: Sink,
         request_id: str,
-    ) -> Exchange | None:
-        """One request, with its outcome to ``sink``. ``sent`` is None without headers.
+        *,
+        lease: Lease | None = None,
+    ) -> Exchange:
+        """One request, with its outcome to ``sink``, maybe before this returns.
+
+        ``sent`` is None without headers; ``lease`` is one that an earlier request under the permit
+        was given, and that serves.
 
         Raises:
             GatewayError: the request is at fault; nothing was sent or answered.
         """
         checked = climb(call, sent)
-        if needs_tasks(checked) and not declares_tasks(checked.capabilities):
+        if (
+            checked.method in MAY_NEED_TASKS
+            and needs_tasks(checked)
+            and not declares_tasks(checked.capabilities)
+        ):
             # Before anything is said about whose task it is.
             raise MissingCapability(
                 f"this {call.method} needs the tasks extension",
@@ -174,8 +163,8 @@ class ModernFace:
         exchange.handles = self._handles
         exchange.seal = self._seal
         exchange.mirrored = sent if call.method == _CALL else None
-        exchange.start()
-        return None if exchange.over else exchange
+        exchange.start(lease)
+        return exchange
 
 
 class _ModernExchange(Exchange):
@@ -207,15 +196,16 @@ class _ModernExchange(Exchange):
             text = "the server was opened with a session"
             self._settle(EraNotSpoken(text, spoken=(handshake.version,)))
             return True
-        if self.mirrored is not None and self._waits_or_fails(lease.peer, self.mirrored):
-            return True
+        if self.mirrored is not None:
+            fields = lease.peer.mirrored(self.mirrored.name or "")  # the tool's: rung 2 compared it
+            if fields != () and self._waits_or_fails(lease.peer, fields, self.mirrored):
+                return True
         return super().run(lease)
 
-    def _waits_or_fails(self, peer: Peer, sent: Routing) -> bool:
+    def _waits_or_fails(self, peer: Peer, fields: Fields | None, sent: Routing) -> bool:
         """Whether headers do not fit the arguments (server/tools#x-mcp-header), or it is yet to be
         found out which must. Over whatever transport: clients have seen the schema too, and who has
         not listed the tools must not get around the check by that."""
-        fields = peer.mirrored(sent.name or "")  # the tool's: rung 2 has compared them
         if fields is None:
             return peer.wait_for_tools(self._go_on)
         arguments = (self.call.params or {}).get("arguments")
@@ -231,17 +221,19 @@ class _ModernExchange(Exchange):
             self.start()
 
     def answered(self, message: bytes, upstream_id: int) -> None:
-        self._end(failed=False)  # before anything that can fail
-        caller, server_id = self.permit.principal.key_id, self.permit.entry.spec.id
-        message = self.seal.sealed(caller, server_id, self.call, message)
+        if IN_MESSAGES in message:
+            self._end(failed=False)  # before anything that can fail
+            caller, server_id = self.permit.principal.key_id, self.permit.entry.spec.id
+            message = self.seal.sealed(caller, server_id, self.call, message)
         if _ERROR in message:
+            self._end(failed=False)  # likewise
             message = _between_hops(message)
             if isinstance(self.sink, DeferredSink):
                 self.sink.status = _STATUS.get(_code_of(message), 200)
         super().answered(message, upstream_id)
 
 
-class _HttpSink(DeferredSink):
+class HttpSink(DeferredSink):
     """Errors of the server that have a status of their own get it while that is possible."""
 
     __slots__ = ()

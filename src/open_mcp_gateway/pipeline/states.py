@@ -19,7 +19,7 @@ from msgspec import Raw
 from open_mcp_gateway.clock import Clock
 from open_mcp_gateway.errors import InvalidParams
 from open_mcp_gateway.names import KeyId, ServerId
-from open_mcp_gateway.pipeline.members import refuse_other_spellings
+from open_mcp_gateway.pipeline.members import USUAL, refuse_other_spellings
 from open_mcp_gateway.protocol.jsonrpc import Call, Params, encode
 from open_mcp_gateway.protocol.spelling import spellings
 from open_mcp_gateway.protocol.surrogates import Lenient
@@ -29,10 +29,14 @@ VALID_S: Final = 600
 
 _PREFIX: Final = "gw1"
 _MEMBER: Final = "requestState"
+IN_MESSAGES: Final = b'"requestState"'
+"""What is in every response with a state."""
+
 _NOT_BOUND: Final = frozenset({_MEMBER, "inputResponses", "_meta"})
 """Members of ``params`` that differ from round to round."""
 
 _GUARDED: Final = spellings({_MEMBER})
+_HARMLESS: Final = USUAL - {_MEMBER}
 
 _text = msgspec.json.Decoder(str)
 _members = Lenient(dict[str, Raw])
@@ -66,7 +70,7 @@ class StateSeal:
                 another spelling, which some servers would take for it.
         """
         params = call.params
-        if params is None:
+        if params is None or _HARMLESS.issuperset(params):
             return call
         refuse_other_spellings(params, _GUARDED)
         if _MEMBER not in params:
@@ -87,9 +91,8 @@ class StateSeal:
         return msgspec.structs.replace(call, params={**params, _MEMBER: Raw(encode(state))})
 
     def sealed(self, caller: KeyId, server_id: ServerId, call: Call, message: bytes) -> bytes:
-        """The response ``message`` with its state sealed; byte for byte where there is none."""
-        if b'"requestState"' not in message:
-            return message
+        """The response ``message`` with its state sealed; byte for byte where there is none, as
+        where ``IN_MESSAGES`` is not."""
         response = _members.decode(message)
         try:
             result = _members.decode(response.get("result", Raw(b"null")))

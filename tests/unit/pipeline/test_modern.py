@@ -24,11 +24,11 @@ from open_mcp_gateway.errors import (
     WrongKey,
 )
 from open_mcp_gateway.pipeline.errand import Means
-from open_mcp_gateway.pipeline.modern import ModernFace, declares_tasks, era_refusal
-from open_mcp_gateway.pipeline.reply import Headers, Reply
+from open_mcp_gateway.pipeline.modern import HttpSink, ModernFace, declares_tasks, era_refusal
+from open_mcp_gateway.pipeline.reply import Headers
 from open_mcp_gateway.pipeline.states import StateSeal
 from open_mcp_gateway.protocol.mirrored import NOTHING, Fields, Invalid, mirrored_fields
-from open_mcp_gateway.protocol.routing import Routing, routing_of
+from open_mcp_gateway.protocol.routing import routing_of
 from tests.unit.pipeline.clients import HandSink, OwnerDesk, ToolPeer, call
 from tests.unit.pipeline.exchanges import HANDSHAKE, Caller, HandLease
 from tests.unit.supervisor.memory import principal, snapshot_of, spec
@@ -257,11 +257,7 @@ async def test_errors_of_the_server_have_a_status(error: Any, status: int) -> No
         permit = authorize_by_id(principal(), Permission.MCP_CALL, snapshot_of(spec("a")), "a")
         caller = Caller()
         headers = ((b"mcp-protocol-version", b"2026-07-28"), (b"mcp-method", b"x/y"))
-        here.face.serve(permit, call("x/y", _meta=META), routing_of(headers), caller, "r")
+        sink = HttpSink(caller, "r")
+        here.face.take(permit, call("x/y", _meta=META), routing_of(headers), sink, "r")
         here.peer.answer({"error": error})
         assert caller.reply.status == status
-        notified = Caller()
-        assert (
-            here.face.serve(permit, call("notifications/x", None), Routing(), notified, "r") is None
-        )
-        assert notified.reply == Reply(202)
