@@ -229,8 +229,11 @@ def test_stateless_calls_go_to_the_process_that_serves(
     one = stateless(front, wire, key)
     held = client(front, "modern", key=key.secret).tool("gated_progress", gate="regroup")
     front.until(lambda: front.used("modern") == (1, 1))
-    redefine(front, "modern", isolation=Isolation.KEY)
-    assert one.ask(STATELESS) == 200
+
+    def regroup() -> None:
+        redefine(front, "modern", isolation=Isolation.KEY)
+
+    assert one.ask(STATELESS, regroup) == 200
     keeper = front.gateway.fleet._keepers[ServerId("modern")]
     assert front.inside(lambda: sum(each.is_open for each in keeper._site.instances)) == 2
     held.leave()
