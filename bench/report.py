@@ -66,8 +66,8 @@ def load_table(figures: Figures, ruler: str, base: str) -> list[str]:
     """One row for each target and number of connections: requests as a ratio to those of ``ruler``,
     time on top of that of ``base``."""
     lines = [
-        f"| target | conns | requests/s | of {ruler} | CPU us"
-        " | p50 us | added us | p99 us | errors |",
+        f"| target | conns | requests/s | of {ruler} "
+        "| CPU us | p50 us | added us | p99 us | errors |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for (target, connections), rounds in figures.rounds.items():

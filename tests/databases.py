@@ -25,9 +25,9 @@ class PostgresServer:
     nobody, with copies of its programs, since a checkout may lie where nobody may read."""
 
     def __init__(self) -> None:
+        packages = _packages()
         self.folder = Path(tempfile.mkdtemp(prefix="pg-"))
         self._as_root = os.getuid() == 0
-        packages = _packages()
         if self._as_root:
             for part in (PROGRAMS, LIBRARIES):
                 shutil.copytree(packages / part, self.folder / part)

@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import yaml
 
-START_S: Final = 20.0
-STOP_S: Final = 20.0
+START_S: Final = 60.0
+STOP_S: Final = 60.0
 
 DEMO: Final[dict[str, Any]] = {
     "id": "demo",

@@ -35,6 +35,7 @@ from open_mcp_gateway.inbound.sse import SseEndpoint
 from open_mcp_gateway.inbound.whoami import Whoami
 from open_mcp_gateway.keystore.store import KeyStore, StoreChanges
 from open_mcp_gateway.names import KeyId, ServerId
+from open_mcp_gateway.operations.changes import Changer
 from open_mcp_gateway.operations.follow import Follower
 from open_mcp_gateway.operations.inforce import NOTHING_STORED, KeysInForce
 from open_mcp_gateway.operations.keys import KeyAdmin
@@ -79,6 +80,7 @@ class Gateway:
         self.fleet = fleet
         self.clock = clock
         self.keys = keys
+        self.changer = Changer(store, keys, self.turn_keys)
         self._next_end_s = keys.keyring.identifier.next_end_s()
         self.means = Means(
             fleet,
@@ -94,7 +96,7 @@ class Gateway:
         self.modern = ModernFace(self.means, self.means.handles, StateSeal(clock))
         self.management = Management(fleet, clock, catalog=lambda: self.snapshot, reload=reload)
         endpoint = McpEndpoint(self.sessions, self.modern)
-        about_keys = self._about_keys(store)
+        about_keys = self._about_keys()
         self.sse = SseEndpoint(self.means, path_of(config.public_url))
         self.dispatcher = Dispatcher(
             Router(
@@ -112,17 +114,10 @@ class Gateway:
         self.application = Application(self.dispatcher)
         fleet.on_opened = self._rejoin
 
-    def _about_keys(self, store: KeyStore | None) -> list[Route[Handler]]:
+    def _about_keys(self) -> list[Route[Handler]]:
         keyring, wall = lambda: self.keyring, self.clock.wall
         explaining = Explaining(keyring=keyring, catalog=lambda: self.snapshot, now=wall)
-        admin = KeyAdmin(
-            store,
-            keyring,
-            lambda changes: self.turn_keys(self.keys.take(changes)),
-            self.clock,
-            secrets.randbits,
-            last_used_s=self.keys.last_used_s,
-        )
+        admin = KeyAdmin(self.changer, self.clock, secrets.randbits)
         described = OpenApi(lambda: self.dispatcher.router.routes)
         return [
             *Whoami(keyring=keyring, now=wall).routes(),
@@ -279,9 +274,8 @@ def _keys(config: Config, clock: Clock, stored: StoreChanges) -> KeysInForce:
 def _follower(store: KeyStore, gateway: Gateway) -> Follower:
     return Follower(
         store,
-        gateway.keys,
+        gateway.changer,
         gateway.clock,
-        turn=gateway.turn_keys,
         lost=gateway.lose_store,
         used=gateway.take_used,
     )

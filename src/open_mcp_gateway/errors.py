@@ -165,10 +165,10 @@ class Denied(Refused):
 
     def details(self) -> dict[str, object]:
         """What error bodies say beside the text: what was missing, and how to ask why."""
-        kind, _, server_id = self.resource.partition("/")
+        kind, _, name = self.resource.partition("/")
         question = {"action": self.permission}
-        if kind == "server":
-            question["server"] = server_id
+        if kind in {"server", "tenant"}:
+            question[kind] = name
         return {
             "permission": self.permission,
             "resource": self.resource,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import NewType
 
 ServerId = NewType("ServerId", str)
@@ -19,6 +20,16 @@ TenantId = NewType("TenantId", str)
 
 RequestId = NewType("RequestId", str)
 """The id of one HTTP request: in the answer's ``X-Request-Id`` and on every log line of it."""
+
+
+def alike(name: str) -> str:
+    """The same text for names that nobody keeps apart: in another case, or in wide letters.
+
+    Source: Unicode 15, D145 (canonical caseless) and D147 (compatibility caseless matching).
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFD", name).casefold())
+    return unicodedata.normalize("NFKC", folded.casefold())
+
 
 SERVER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """Use with ``fullmatch``."""

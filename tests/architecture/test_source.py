@@ -22,8 +22,6 @@ LONG_FILES: dict[str, int] = {
     "errors.py": 345,
     "outbound/duplex.py": 390,
     "outbound/http.py": 330,
-    "outbound/http_session.py": 345,
-    "pipeline/session.py": 385,
     "protocol/jsonrpc.py": 315,
 }
 

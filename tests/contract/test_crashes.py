@@ -98,13 +98,13 @@ def check_upgrade(new_place: Callable[[], Place], stride: int) -> int:
         kills += 1
         schema = place.ask("SELECT schema FROM auth_meta")[0][0]
         outcomes.add(schema)
-        if schema == 2:
+        if schema == 3:
             store = place.open()
             assert store.read().keys == keys
             store.close()
             assert not killed(place, "upgrade", 0)
         # After it, by whichever of the two: all of the step and not a row twice.
-        assert place.ask("SELECT schema FROM auth_meta") == [(3,)]
+        assert place.ask("SELECT schema FROM auth_meta") == [(4,)]
         assert place.ask("SELECT id, added FROM api_keys ORDER BY id") == [
             (one.id, one.id) for one in keys
         ]

@@ -153,17 +153,17 @@ def test_steps_that_are_missing_are_done_in_order(tmp_path: Path) -> None:
     second = ("CREATE TABLE second (n INTEGER)", "INSERT INTO second VALUES (2)")
     third = ("UPDATE second SET n = n + 1",)
     to(found=None)
-    assert schema() == 2
+    assert schema() == 3
     with pytest.raises(sqlite3.OperationalError):
-        to(second, ("this is no SQL",), found=2)
-    assert schema() == 2
+        to(second, ("this is no SQL",), found=3)
+    assert schema() == 3
     assert run("SELECT name FROM sqlite_master WHERE name = 'second'") == []
-    to(second, third, found=2)
-    assert schema() == 4
+    to(second, third, found=3)
+    assert schema() == 5
     assert run("SELECT n FROM second") == [(3,)]
-    to(second, third, found=4)
-    with pytest.raises(InvalidConfig, match=r"schema 4, .* up to 3"):
-        to(second, found=4)
+    to(second, third, found=5)
+    with pytest.raises(InvalidConfig, match=r"schema 5, .* up to 4"):
+        to(second, found=5)
     connection.close()
 
 

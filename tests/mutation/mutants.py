@@ -9,6 +9,7 @@ import ast
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 _SWAPPED: Final[dict[type[ast.AST], type[ast.AST]]] = {
@@ -34,12 +35,17 @@ _UNTOUCHED: Final = frozenset({"annotation", "returns", "decorator_list", "type_
 
 @dataclass(frozen=True)
 class Mutant:
-    """One mistake: where it is, what it is, and the whole module with it."""
+    """One mistake: where it is and what it is."""
 
     number: int
     line: int
     what: str
-    tree: ast.Module
+    _made: Callable[[], ast.Module]
+
+    @property
+    def tree(self) -> ast.Module:
+        """The whole module with it; a copy each time, which is what takes long."""
+        return self._made()
 
 
 Edit = Callable[[ast.AST], ast.AST]
@@ -54,9 +60,7 @@ def mutants(source: str) -> Iterator[Mutant]:
     for path, node in places:
         line = getattr(node, "lineno", line)  # an operator has that of what stands before it
         for what, edit in _edits(node):
-            changed = copy.deepcopy(tree)
-            _replace(changed, path, edit)
-            yield Mutant(number, line, what, ast.fix_missing_locations(changed))
+            yield Mutant(number, line, what, partial(_changed, tree, path, edit))
             number += 1
 
 
@@ -86,8 +90,9 @@ def _is_docstring(node: ast.AST) -> bool:
     )
 
 
-def _replace(tree: ast.Module, path: Path, edit: Edit) -> None:
-    node: ast.AST = tree
+def _changed(tree: ast.Module, path: Path, edit: Edit) -> ast.Module:
+    changed = copy.deepcopy(tree)
+    node: ast.AST = changed
     for name, index in path[:-1]:
         value = getattr(node, name)
         node = value if index is None else value[index]
@@ -96,6 +101,7 @@ def _replace(tree: ast.Module, path: Path, edit: Edit) -> None:
         setattr(node, name, edit(getattr(node, name)))
     else:
         getattr(node, name)[index] = edit(getattr(node, name)[index])
+    return ast.fix_missing_locations(changed)
 
 
 def _edits(node: ast.AST) -> Iterator[tuple[str, Edit]]:

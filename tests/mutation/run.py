@@ -12,6 +12,7 @@ import hashlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import io
 import json
 import os
 import resource
@@ -42,14 +43,25 @@ TESTS: Final = {
     "access": ("tests/unit/access",),
     "config": ("tests/unit/config",),
 }
+ELSEWHERE: Final = {"config/watch.py": ("tests/process/test_watch.py",)}
+"""Tests of single modules that stand apart because of what they do; they come last."""
+
 LEFT_OUT: Final = ("tests/unit/access/test_timing.py", "tests/unit/auth/test_scanner_rule.py")
 """What measures, and what looks at other things than the program."""
 
 EXAMPLES: Final = 60
 """Of a property, at most: a mistake that only one in a hundred shows wants a test of its own."""
 
+NOTICED_IS_ENOUGH: Final = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
+"""Without the search for the smallest example, which takes longer than all else."""
+
 hypothesis.settings.register_profile(
-    "mutation", max_examples=EXAMPLES, database=None, derandomize=True, deadline=None
+    "mutation",
+    max_examples=EXAMPLES,
+    database=None,
+    derandomize=True,
+    deadline=None,
+    phases=NOTICED_IS_ENOUGH,
 )
 
 
@@ -70,6 +82,20 @@ def _forget_the_program() -> None:
     for name in list(sys.modules):
         if name.partition(".")[0] in {"open_mcp_gateway", "tests"}:
             del sys.modules[name]
+
+
+ARGUMENTS: Final = (
+    *("-x", "-p", "no:cacheprovider", "--hypothesis-profile=mutation", "--timeout=30"),
+    *("-m", "not long and not peers", "-W", "ignore::pytest.PytestAssertRewriteWarning"),
+)
+
+
+def make_ready(tests: list[Path]) -> None:
+    """Imports what is neither the program nor a test, so that no fork has to; and has compiled
+    what every fork imports, also where Python was told to keep nothing."""
+    sys.dont_write_bytecode, sys.pycache_prefix = False, str(KEPT / "compiled")
+    with contextlib.redirect_stdout(io.StringIO()):
+        pytest.main([*ARGUMENTS, "--collect-only", *map(str, tests)])
 
 
 class Loader(importlib.machinery.SourceFileLoader):
@@ -111,9 +137,17 @@ class Module:
         self.name = f"open_mcp_gateway.{place.removesuffix('.py').replace('/', '.')}"
         folders = [ROOT / one for one in TESTS[self.package]]
         own = folders[0] / f"test_{rest}"
-        self.tests = [*([[own]] if own.exists() else []), folders]
+        apart = [ROOT / one for one in ELSEWHERE.get(place, ())]
+        left_out = {ROOT / one for one in LEFT_OUT}
+        files = [
+            one
+            for folder in folders
+            for one in (sorted(folder.rglob("test_*.py")) if folder.is_dir() else [folder])
+            if one not in left_out
+        ]
+        self.tests = [*sorted(files, key=lambda one: one != own), *apart]
         text = self.path.read_bytes() + Path(__file__).with_name("mutants.py").read_bytes()
-        for folder in folders:
+        for folder in (*folders, *apart):
             files = sorted(folder.glob("*.py")) if folder.is_dir() else [folder]
             text += b"".join(one.read_bytes() for one in files)
         self.kept = KEPT / f"{self.name}-{hashlib.sha256(text).hexdigest()[:16]}.jsonl"
@@ -125,6 +159,7 @@ class Module:
         source = self.path.read_text()
         lines = source.splitlines()
         total, left = 0, []
+        make_ready(self.tests)
         if not known and self.notices(compile(source, self.path, "exec")):
             raise SystemExit(f"{self.place}: its tests fail without any mistake")
         with self.kept.open("a") as kept:
@@ -148,19 +183,26 @@ class Module:
         return dict(json.loads(line) for line in self.kept.read_text().splitlines())
 
     def notices(self, code: CodeType) -> bool:
-        """Whether the tests of the module fail with this code in its place: first its own, which
-        most mistakes do not get past, then the rest."""
-        return any(self._noticed_by(tests, code) for tests in self.tests)
+        """Whether the tests of the module fail with this code in its place.
 
-    def _noticed_by(self, tests: list[Path], code: CodeType) -> bool:
+        File by file, so that most mistakes need one alone: the module's own first, then whichever
+        noticed the mistake before.
+        """
+        for place, file in enumerate(self.tests):
+            if self._noticed_by(file, code):
+                self.tests.insert(0, self.tests.pop(place))
+                return True
+        return False
+
+    def _noticed_by(self, file: Path, code: CodeType) -> bool:
         # A fork, so that what the tests themselves need is imported once for all mistakes.
         child = os.fork()
         if child == 0:
-            os._exit(self._tested(tests, code))
+            os._exit(self._tested(file, code))
         _, status = os.waitpid(child, 0)
         return status != 0
 
-    def _tested(self, tests: list[Path], code: CodeType) -> int:
+    def _tested(self, file: Path, code: CodeType) -> int:
         with contextlib.suppress(BaseException):
             resource.setrlimit(resource.RLIMIT_CPU, (MOST_CPU_S, MOST_CPU_S))
             signal.signal(signal.SIGXCPU, signal.SIG_DFL)
@@ -170,11 +212,8 @@ class Module:
             _try_few_examples()
             _forget_the_program()
             sys.meta_path.insert(0, Finder(self.name, self.path, code))
-            arguments = ["-x", "-p", "no:cacheprovider", "--hypothesis-profile=mutation"]
-            arguments += ["-m", "not long and not peers", "--timeout=30"]
-            arguments += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
-            arguments += [f"--ignore={ROOT / one}" for one in LEFT_OUT]
-            return int(pytest.main([*arguments, *map(str, tests)]))
+            ended = pytest.main([*ARGUMENTS, str(file)])
+            return 0 if ended == pytest.ExitCode.NO_TESTS_COLLECTED else int(ended)
         return 1
 
 

@@ -55,11 +55,11 @@ def test_a_mistake_is_noticed_and_none_is_not() -> None:
 
 
 def test_what_is_called_equivalent_is_still_there() -> None:
-    for place, line, what in EQUIVALENT:
+    for place in {place for place, _, _ in EQUIVALENT}:
         source = (SOURCE / "open_mcp_gateway" / place).read_text()
         lines = source.splitlines()
-        found = [(lines[one.line - 1].strip(), one.what) for one in mutants(source)]
-        assert (line, what) in found, place
+        found = {(place, lines[one.line - 1].strip(), one.what) for one in mutants(source)}
+        assert {one for one in EQUIVALENT if one[0] == place} <= found
 
 
 def test_all_modules_are_looked_at() -> None:

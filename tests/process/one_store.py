@@ -68,7 +68,7 @@ class Eye:
         role: str = json.loads(answer.body)["role"]
         return role
 
-    def until(self, role: str | None, within_s: float = 20.0) -> float:
+    def until(self, role: str | None, within_s: float = 60.0) -> float:
         """Waits until the key has that role; how long that took, in seconds."""
         began_s = time.perf_counter()
         while self.role() != role:
@@ -95,6 +95,10 @@ def cut(postgres: PostgresServer, place: Place) -> None:
 
 def worst(delays_s: list[float]) -> float:
     return max(delays_s)
+
+
+def median(delays_s: list[float]) -> float:
+    return sorted(delays_s)[len(delays_s) // 2]
 
 
 def p99(delays_s: list[float]) -> float:

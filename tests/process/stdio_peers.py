@@ -94,7 +94,7 @@ class Outcome:
 
     async def note(self) -> Any:
         """The oldest notification that was not asked for yet."""
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while not self.notes:
                 self._noted = anyio.Event()
                 await self._noted.wait()
@@ -113,7 +113,7 @@ class Outcome:
         self._told.set()
 
     async def wait(self) -> Outcome:
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             await self._told.wait()
         return self
 
@@ -143,16 +143,16 @@ class Caller:
         self.permit = permit_of(entry)
 
     def begin(
-        self, method: str, params: Params | None, *, within_s: float = 20.0
+        self, method: str, params: Params | None, *, within_s: float = 60.0
     ) -> tuple[Outcome, Ticket]:
         return self.send(Call(method, b'"caller"', params), within_s=within_s)
 
-    def send(self, call: Call, *, within_s: float = 20.0) -> tuple[Outcome, Ticket]:
+    def send(self, call: Call, *, within_s: float = 60.0) -> tuple[Outcome, Ticket]:
         outcome = Outcome()
         deadline_s = time.monotonic() + within_s
         return outcome, self.peer.call(self.permit, call, outcome, deadline_s=deadline_s)
 
-    def tool(self, name: str, *, within_s: float = 20.0, **arguments: object) -> Outcome:
+    def tool(self, name: str, *, within_s: float = 60.0, **arguments: object) -> Outcome:
         return self.begin("tools/call", tool_params(name, **arguments), within_s=within_s)[0]
 
     async def ask(self, method: str) -> Any:
@@ -174,7 +174,7 @@ async def peer_of(
     *,
     manner: Manner = ANY_MANNER,
 ) -> AsyncIterator[Caller]:
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         peer = await open_local(entry, manner, settings, verdicts or EraVerdicts(), environ or {})
     assert isinstance(peer, DuplexPeer)
     try:

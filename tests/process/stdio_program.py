@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Any
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 VERSION = "io.modelcontextprotocol/protocolVersion"
 CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
 STATELESS = {"_meta": {VERSION: "2026-07-28", CAPABILITIES: {}}}

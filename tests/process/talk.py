@@ -19,7 +19,7 @@ from tests.gateway import Gateway, start_gateway
 
 SERVER = Path(__file__).parents[1] / "servers" / "stdio_server.py"
 KEY = "test-key-0123456789abcdef"
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 OWNER = b"OPEN_MCP_GATEWAY_OWNER="
 _META = "io.modelcontextprotocol/"
 

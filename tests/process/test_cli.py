@@ -39,7 +39,7 @@ def run(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
 
@@ -77,7 +77,7 @@ def listening(
             yield process, lines
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(60)
 
 
 def address_in(lines: list[str]) -> tuple[str, int]:
@@ -174,7 +174,7 @@ def test_options_come_before_the_file(tmp_path: Path) -> None:
         process.terminate()
         assert process.stdout is not None
         assert process.stdout.read() == ""
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 # Mistakes
@@ -442,7 +442,7 @@ def test_lines_for_people(tmp_path: Path) -> None:
         assert f"version={__version__} address=127.0.0.1:" in lines[-1]
         assert "authentication=True" in lines[-1]
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 def test_a_runtime_of_a_later_version_passes_the_check_and_says_so_when_started(

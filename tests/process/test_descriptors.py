@@ -32,7 +32,7 @@ def test_as_many_as_may_be_and_a_word_when_they_run_out(tmp_path: Path) -> None:
 
 
 def _answers(host: str, port: int) -> bool:
-    with socket.create_connection((host, port), timeout=5) as one:
+    with socket.create_connection((host, port), timeout=60) as one:
         one.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         try:
             return one.recv(100).startswith(b"HTTP/1.1 200")

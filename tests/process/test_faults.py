@@ -137,6 +137,12 @@ def test_a_crash_at_start(running: Running) -> None:
     assert shown.json["status"] in {"stopped", "unhealthy"}
     assert SECRET not in shown.body.decode()
     assert echoes(running, "echo")
+    changes = [
+        line for line in running.log("server state changed") if line["server"] == shown.json["id"]
+    ]
+    assert {one["level"] for one in changes if one["state"] in {"stopped", "unhealthy"}} == {
+        "warning"
+    }
 
 
 def test_a_server_that_refuses_the_handshake(running: Running) -> None:
@@ -243,10 +249,11 @@ def test_a_reply_over_the_limit_fails_alone(running: Running) -> None:
 
 @pytest.mark.parametrize("server", ["never_answers", "wrong_id"])
 def test_no_answer_in_time(running: Running, server: str) -> None:
+    assert running.caller.post(f"/servers/{server}/start").status == 200  # takes what it takes
     began_s = time.monotonic()
     text = failed(running.caller.tool(server, "echo"), TIMEOUT)
     assert "did not answer before the deadline" in text
-    assert 0.9 < time.monotonic() - began_s < 5
+    assert 0.9 < time.monotonic() - began_s < 20, "others are given 30 s"
     # It was told, it is not restarted for it, and it goes on serving.
     seen = running.caller.call(server, "test/seen").result["seen"]
     assert "notifications/cancelled" in {message.get("method") for message in seen}
@@ -347,12 +354,12 @@ def test_a_hung_server_is_noticed_and_replaced(running: Running, folder: Path) -
     assert echoes(running, "hung")
     first = pids_in(folder / "hung.pids")[-1]
     os.kill(first, signal.SIGSTOP)
-    wait_until(lambda: running.caller.status("hung") == "unhealthy", "it was found out", 15)
+    wait_until(lambda: running.caller.status("hung") == "unhealthy", "it was found out")
     answer = running.caller.call("hung", "ping")
     if answer.status != 200:
         assert "did not answer 3 health checks in a row" in failed(answer, UNAVAILABLE)
         assert int(answer.headers["retry-after"]) >= 1
-    wait_until(lambda: running.caller.status("hung") == "running", "a new one runs", 15)
+    wait_until(lambda: running.caller.status("hung") == "running", "a new one runs")
     assert echoes(running, "hung")
     assert not is_running(first)
 
@@ -364,7 +371,7 @@ def test_an_idle_server_stops_and_starts_again(running: Running, folder: Path) -
     pids = folder / "idle.pids"
     assert echoes(running, "idle")
     first = pids_in(pids)[-1]
-    wait_until(lambda: running.caller.status("idle") == "stopped", "it stopped", 10)
+    wait_until(lambda: running.caller.status("idle") == "stopped", "it stopped")
     assert not is_running(first)
     # A request that takes longer than the idle time is no idleness.
     count = len(pids_in(pids))
@@ -481,7 +488,7 @@ def test_sigterm_finishes_what_is_in_flight_and_leaves_nothing(tmp_path: Path) -
             )
             running.gateway.process.terminate()
             assert call.result().text == "slept"
-        assert running.gateway.process.wait(20) == 0
+        assert running.gateway.process.wait(60) == 0
         assert owned_by(running.pid) == []
         assert running.log("stopped")
 
@@ -495,7 +502,7 @@ def test_a_second_sigterm_waits_for_no_request(tmp_path: Path) -> None:
         running.gateway.process.terminate()
         wait_until(lambda: running.log("stopping"), "the first one is being obeyed")
         running.gateway.process.terminate()
-        assert running.gateway.process.wait(20) == 0
+        assert running.gateway.process.wait(60) == 0
         assert owned_by(running.pid) == []
         call.close()
 
@@ -515,7 +522,7 @@ def test_no_signal_interrupts_the_stop_of_servers(tmp_path: Path) -> None:
         )
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             running.gateway.process.send_signal(number)
-        assert running.gateway.process.wait(20) == 0
+        assert running.gateway.process.wait(60) == 0
         assert owned_by(running.pid) == []
 
 

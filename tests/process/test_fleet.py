@@ -95,7 +95,7 @@ class Running:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Processes and the kernel announce nothing that could be awaited here."""
-    with anyio.fail_after(15):
+    with anyio.fail_after(60):
         while not condition():  # noqa: ASYNC110 - see above
             await anyio.sleep(0.01)
 
@@ -111,7 +111,7 @@ async def fleet_of(
         await tasks.start(fleet.run)
         with anyio.fail_after(60):
             yield Running(fleet, entry)
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             await fleet.aclose()
 
 
@@ -173,10 +173,10 @@ async def test_a_start_that_fails_says_why_without_the_secret(pids: Path) -> Non
 async def test_a_start_that_takes_too_long_leaves_no_process(pids: Path) -> None:
     entry = server("slow_start", pids, start_timeout_seconds=1, env={"TEST_SLOW_START_S": "60"})
     async with fleet_of(entry) as running:
-        with pytest.raises(UpstreamUnavailable, match="handshake within 1 s"):
-            await running.lease()
-        (pid,) = pids_in(pids)
-        await until(lambda: not is_running(pid))
+        while not pids_in(pids):  # as long as it did not even come to say that it runs
+            with pytest.raises(UpstreamUnavailable, match="handshake within 1 s"):
+                await running.lease()
+        await until(lambda: not any(map(is_running, pids_in(pids))))
 
 
 async def test_a_stop_during_a_start_leaves_no_process(pids: Path) -> None:
@@ -219,7 +219,7 @@ async def test_a_restart_lets_the_old_process_finish(pids: Path) -> None:
 
 
 async def test_a_frozen_server_is_replaced(pids: Path) -> None:
-    settings = replace(SETTINGS, health_check_interval_s=0.2)
+    settings = replace(SETTINGS, health_check_interval_s=0.5)
     async with fleet_of(server("echo", pids), settings) as running:
         await running.echo("fine")
         (pid,) = pids_in(pids)
@@ -245,7 +245,7 @@ async def test_cancelling_leaves_nothing(mode: str, pids: Path) -> None:
     fleet = Fleet(SETTINGS, opener_for(QUICK, os.environ), SystemClock())
     snapshot = Snapshot({ServerId("x"): entry})
     fleet.apply(snapshot, diff(Snapshot(), snapshot))
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             await tasks.start(fleet.run)
             await fleet.ready(permit_of(entry))

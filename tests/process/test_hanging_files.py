@@ -63,7 +63,7 @@ def test_a_pipe_is_refused_at_the_start(tmp_path: Path) -> None:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=60,
             check=False,
         )
         assert done.returncode == 2

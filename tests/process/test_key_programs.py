@@ -32,7 +32,7 @@ def run(
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
 
@@ -130,7 +130,7 @@ def test_a_terminal_does_not_show_what_is_typed(tmp_path: Path) -> None:
         os.write(ours, SOME_KEY.encode() + b"\n")
         while b"checksum" not in shown:
             shown += os.read(ours, 1024)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     os.close(ours)
     assert SOME_KEY.encode() not in shown
 
@@ -148,7 +148,7 @@ def test_a_secret_that_could_not_be_handed_over(tmp_path: Path) -> None:
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=30,
+            timeout=60,
             check=False,
         )
     assert ran.returncode == 1
@@ -188,7 +188,7 @@ def test_who_reads_may_stop_reading(tmp_path: Path) -> None:
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
-        assert process.wait(20) == 1
+        assert process.wait(60) == 1
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from tests.gateway import start_gateway
+from tests.gateway import Gateway, start_gateway
+from tests.process.talk import Caller, wait_until
 from tests.wire.faces import KEY, Face
 from tests.wire.mcp_client import Client
 
@@ -57,20 +58,23 @@ def test_a_stop_waits_for_calls_and_for_nothing_else(tmp_path: Path) -> None:
         listen = client("modern").subscribe(toolsListChanged=True)
         sse = client("legacy").send(b"", method=b"GET", path=b"/servers/legacy/sse")
         assert sse.event() is not None
-        quick = client("slow").initialize()
-        running = session.call("sleep", seconds=1.0)
-        with contextlib.suppress(AssertionError):
-            quick.ask("ping").result  # noqa: B018 - so that the call before it was taken
-        began_s = time.perf_counter()
+        before = _calls(gateway, "slow")
+        running = session.call("sleep", seconds=4)
+        wait_until(lambda: _calls(gateway, "slow") > before, "it is in flight")
         gateway.process.terminate()
         assert standing.ended()
         assert sse.ended()
         (last,) = listen.messages()
         assert last["result"]["resultType"] == "complete"
-        assert time.perf_counter() - began_s < 0.9
+        assert running.is_silent(0.001), "the call goes on all the time"
         assert "result" in running.message
-        assert gateway.process.wait(5) == 0
-        assert time.perf_counter() - began_s < 4
+        assert gateway.process.wait(60) == 0
+
+
+def _calls(gateway: Gateway, server_id: str) -> int:
+    """Requests that the server was given so far."""
+    caller = Caller(gateway.host, gateway.port, gateway.key)
+    return int(caller.get("/stats").json["servers"][server_id]["request_count"])
 
 
 def test_nobody_has_to_be_waited_for(tmp_path: Path) -> None:
@@ -84,5 +88,5 @@ def test_nobody_has_to_be_waited_for(tmp_path: Path) -> None:
         began_s = time.perf_counter()
         gateway.process.terminate()
         assert all(stream.ended() for stream in streams)
-        assert gateway.process.wait(5) == 0
-        assert time.perf_counter() - began_s < 2
+        assert gateway.process.wait(60) == 0
+        assert time.perf_counter() - began_s < 8, "slow clients are waited for 10 s"

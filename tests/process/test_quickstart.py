@@ -54,7 +54,7 @@ def started(address: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
             yield process, printed
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(20)
+            process.wait(60)
 
 
 def free_address() -> str:

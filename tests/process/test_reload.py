@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -321,12 +322,14 @@ def test_a_new_catalog_path_is_watched_from_then_on(running: Running) -> None:
 
 
 def test_many_edits_in_a_row_are_few_reloads(running: Running) -> None:
-    for number in range(30):
-        rename_over(
-            running.gateway.catalog_path, text_of(odd_server("echo", id=f"number-{number}"))
-        )
+    texts = [text_of(odd_server("echo", id=f"number-{number}")) for number in range(30)]
+    began_s = time.monotonic()
+    for text in texts:
+        rename_over(running.gateway.catalog_path, text)
+    took_s = time.monotonic() - began_s
     wait_until(lambda: ids(running) == ["number-29"], "the last edit is in force")
-    assert len(running.log("reloaded")) <= 2
+    # One for each pause that the machine may have made, and half a second is one.
+    assert len(running.log("reloaded")) <= 2 + took_s / 0.5
 
 
 def test_sighup_reloads(tmp_path: Path) -> None:

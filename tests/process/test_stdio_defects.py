@@ -27,7 +27,7 @@ pytestmark = pytest.mark.anyio
 class Broken(ModernFace):
     """Fails in a way that nobody foresaw."""
 
-    def take(self, permit: Permit, *_: object, **__: object) -> NoReturn:
+    def take(self, permit: Permit, *_: object, **_more: object) -> NoReturn:
         raise ZeroDivisionError("ours", permit)
 
 
@@ -50,7 +50,7 @@ async def test_the_next_line_is_served_and_the_id_is_free() -> None:
         for _ in range(2):
             os.write(stdin, line_of("tools/list", STATELESS, 7))
         os.close(stdin)
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             await face.run()
     os.close(stdout)
     with os.fdopen(answers, "rb") as reader:

@@ -520,9 +520,47 @@ def test_a_gateway_that_restarts_under_a_session(tmp_path: Path) -> None:
     with run_gateway(tmp_path, [talker("legacy")]) as running, session_at(running) as program:
         address = f"127.0.0.1:{running.gateway.port}"
         running.gateway.process.terminate()
-        running.gateway.process.wait(20)
+        running.gateway.process.wait(60)
         with run_gateway(tmp_path, [talker("legacy")], {"listen_addr": address}):
-            assert "result" in program.ask("tools/list", id=2)
+            program.send("tools/list", id=2)
+            assert "result" in until_answer(program, 2)[1]
             program.call("echo", id=3, text="again")
-            assert text_of(program.receive()) == "again"
+            assert text_of(until_answer(program, 3)[1]) == "again"
             assert program.close() == 0
+
+
+@pytest.mark.parametrize("capabilities", [{}, {"roots": {}}], ids=["shared", "own"])
+@pytest.mark.parametrize("called", [False, True])
+def test_who_only_listens_hears_again_after_a_restart_of_the_gateway(
+    tmp_path: Path, capabilities: Json, *, called: bool
+) -> None:
+    options = ("--server", "legacy", "--gateway")
+    with (
+        run_gateway(tmp_path, [talker("legacy")]) as running,
+        run_stdio(*options, running.gateway.url, env=ENV) as program,
+    ):
+        initialize(program, **capabilities)
+        if called:
+            program.call("echo", id=1, text="x")
+            assert text_of(program.receive()) == "x"
+        running.gateway.process.kill()
+        running.gateway.process.wait(20)
+        address = f"127.0.0.1:{running.gateway.port}"
+        with run_gateway(tmp_path, [talker("legacy")], {"listen_addr": address}):
+            for kind in ("tools", "prompts", "resources"):
+                assert program.receive()["method"] == f"notifications/{kind}/list_changed"
+            program.call("change_list", id=2)
+            heard, answer = until_answer(program, 2)
+            assert text_of(answer) == "changed"
+            assert [one["method"] for one in heard] == ["notifications/tools/list_changed"]
+            assert program.close() == 0
+
+
+def test_who_only_listens_hears_again_after_a_crash_of_the_server(start: Start) -> None:
+    with start("legacy") as listener:
+        initialize(listener)
+        listener.call("exit")
+        assert "error" in listener.receive()
+        for kind in ("tools", "prompts", "resources"):
+            assert listener.receive()["method"] == f"notifications/{kind}/list_changed"
+        assert listener.close() == 0

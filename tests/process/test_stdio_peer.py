@@ -166,7 +166,7 @@ async def test_a_start_given_up_leaves_no_process(mode: str, pids: Path) -> None
     with anyio.CancelScope() as scope:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(open_local, entry, ANY_MANNER, silent, EraVerdicts(), {})
-            with anyio.fail_after(10):
+            with anyio.fail_after(60):
                 while not pids_in(pids):  # noqa: ASYNC110 - written by another process
                     await anyio.sleep(0.01)
             scope.cancel()
@@ -234,8 +234,8 @@ async def test_no_answer_is_a_timeout_at_the_deadline() -> None:
         begun_s = time.monotonic()
         outcome = await caller.tool("add", within_s=0.2).wait()
         assert isinstance(outcome.failure, UpstreamTimeout)
-        assert 0.19 <= time.monotonic() - begun_s < 2
-        with anyio.fail_after(5):
+        assert 0.19 <= time.monotonic() - begun_s < 20  # others are given 60 s
+        with anyio.fail_after(60):
             await caller.peer.probe()
 
 
@@ -283,7 +283,7 @@ async def test_a_crash_fails_every_call_and_then_tells_the_owner() -> None:
 
         caller.peer.on_lost(on_lost)
         outcomes = [caller.tool("add", a=1, b=2) for _ in range(50)]
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             await heard.wait()
         assert {outcome.times for outcome in outcomes} == {1}
         assert all("*** broke" in outcome.failure.public for outcome in outcomes)
@@ -301,6 +301,7 @@ async def test_a_wrong_id_answers_nobody() -> None:
     async with peer_of(entry_of("wrong_id")) as caller:
         outcome = await caller.tool("add", a=1, b=2, within_s=0.3).wait()
         assert isinstance(outcome.failure, UpstreamTimeout)
+        await caller.ask("ping")  # answered after it, which may have come later than the deadline
         assert caller.peer.strays == 1
 
 
@@ -408,7 +409,7 @@ async def test_a_server_that_does_not_read_makes_callers_busy_and_can_be_stopped
 @pytest.mark.parametrize("mode", ["echo", "echo_modern"])
 async def test_a_sign_of_life(mode: str) -> None:
     async with peer_of(entry_of(mode)) as caller:
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             await caller.peer.probe()
 
 

@@ -28,7 +28,7 @@ def pids(tmp_path: Path) -> Path:
 
 
 async def refused(entry: CatalogEntry, manner: Manner, verdicts: EraVerdicts) -> tuple[str, ...]:
-    with anyio.fail_after(20), pytest.raises(EraNotSpoken) as raised:
+    with anyio.fail_after(60), pytest.raises(EraNotSpoken) as raised:
         await open_local(entry, manner, QUICK, verdicts, {})
     assert raised.value.public.startswith("Server 'x' does not speak ")
     return raised.value.spoken

@@ -17,7 +17,7 @@ from open_mcp_gateway.outbound.inflight import InFlight
 from open_mcp_gateway.outbound.peer import Manner, Question, Ticket
 from open_mcp_gateway.protocol.eras import Era
 from open_mcp_gateway.protocol.jsonrpc import Call, Incoming, Params, decode_incoming
-from open_mcp_gateway.protocol.mirrored import NOTHING, Mirrored
+from open_mcp_gateway.protocol.mirrored import NOTHING, Fields, Mirrored
 from tests.process.stdio_peers import TALKER, Caller, entry_of, peer_of, permit_of, tool_params
 
 pytestmark = pytest.mark.anyio
@@ -47,7 +47,7 @@ class Hearing:
         self._heard.set()
 
     async def until(self, notes: int = 0, questions: int = 0) -> None:
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while len(self.notes) < notes or len(self.questions) < questions:
                 self._heard = anyio.Event()
                 await self._heard.wait()
@@ -377,11 +377,38 @@ async def test_the_schemas_can_be_waited_for(mode: str, known: bool) -> None:
         listed = [anyio.Event() for _ in range(3)]
         assert [caller.peer.wait_for_tools(one.set) for one in listed] == [known] * 3
         assert not any(one.is_set() for one in listed)
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             for one in listed if known else ():
                 await one.wait()
         assert (caller.peer.mirrored("echo") is not None) is known
         assert not caller.peer.wait_for_tools(listed[0].set)
+
+
+@pytest.mark.parametrize("by_client", [False, True])
+async def test_a_change_of_the_tools_is_looked_at(*, by_client: bool) -> None:
+    async with talking("modern") as (caller, _):
+        caller.send(listen_call(b"1", toolsListChanged=True), within_s=math.inf)
+        assert await annotated(caller, "Early") is None  # nobody has asked for any tool yet
+        listed = anyio.Event()
+        if by_client:
+            await caller.ask("tools/list")
+        else:
+            assert caller.peer.wait_for_tools(listed.set)
+            with anyio.fail_after(20):
+                await listed.wait()
+        for header in ("Zone", "Land"):
+            known = caller.peer.mirrored("regional")
+            await annotated(caller, header)
+            with anyio.fail_after(20):
+                while caller.peer.mirrored("regional") == known:
+                    await caller.ask("test/seen")
+            assert caller.peer.mirrored("regional") == (Mirrored(("region",), header, "string"),)
+
+
+async def annotated(caller: Caller, header: str) -> Fields | None:
+    """Has the tool want another header; what is known of it then."""
+    assert (await caller.tool("annotate", header=header).wait()).text == "changed"
+    return caller.peer.mirrored("regional")
 
 
 async def test_nobody_waits_for_the_schemas_of_a_server_that_is_gone() -> None:
@@ -389,7 +416,7 @@ async def test_nobody_waits_for_the_schemas_of_a_server_that_is_gone() -> None:
         late = anyio.Event()
         assert caller.peer.wait_for_tools(late.set)
         await caller.peer.aclose()
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             await late.wait()
 
 

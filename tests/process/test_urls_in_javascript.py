@@ -8,7 +8,7 @@ import random
 import subprocess
 from typing import Final
 
-from open_mcp_gateway.access.stepping import may_step_back
+from open_mcp_gateway.auth.stepping import may_step_back
 from tests.environments import node
 
 BASES: Final = ("file:///pub/", "https://h/pub/", "note://h/pub/")

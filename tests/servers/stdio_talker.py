@@ -339,6 +339,12 @@ class ModernTalker(Talker):
                 self.tell(listen, f"{kind}/list_changed", {})
         return "changed"
 
+    def tool_annotate(self, call: Json, header: str) -> Run:
+        """From now on a tool wants its argument repeated in a header."""
+        region = {"type": "string", "x-mcp-header": header}
+        self.schemas = self.schemas | {"regional": {"properties": {"region": region}}}
+        return (yield from self.tool_change_list(call))
+
     def tool_end_listens(self, _call: Json, how: tuple[str, ...] = ("response",)) -> Run:
         """``how``: ``response`` and ``cancelled``, in the order they are sent in."""
         yield from ()

@@ -32,7 +32,7 @@ CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
 LOG_LEVEL: Final = "io.modelcontextprotocol/logLevel"
 SUBSCRIPTION: Final = "io.modelcontextprotocol/subscriptionId"
 ACCEPT: Final = (b"Accept", b"application/json, text/event-stream")
-WAIT_S: Final = 10.0
+WAIT_S: Final = 60.0
 
 _SERVERS: Final = Path(__file__).parents[1] / "servers"
 _NAMED: Final = {
@@ -160,10 +160,7 @@ class Reply:
         """The next event; None at the end of the stream."""
         assert self.is_stream, self.status
         while b"\n\n" not in self._rest:
-            size = int(self._stream.readline() or b"0", 16)
-            self._rest += self._stream.read(size)
-            self._stream.readline()
-            if not size:
+            if not self._more():
                 return None
         text, _, self._rest = self._rest.partition(b"\n\n")
         fields: dict[bytes, bytes] = {}
@@ -178,6 +175,20 @@ class Reply:
             fields[b"id"].decode() if b"id" in fields else None,
             fields[b"event"].decode() if b"event" in fields else None,
         )
+
+    def _more(self) -> int:
+        """Reads one chunk; how many bytes it has, which is 0 at the end."""
+        size = int(self._stream.readline() or b"0", 16)
+        self._rest += self._stream.read(size)
+        self._stream.readline()
+        return size
+
+    def comment(self) -> bool:
+        """Waits for a comment; False if an event comes first. Takes what was not read yet."""
+        while b"\n\n" not in self._rest:
+            assert self._more()
+        text, _, self._rest = self._rest.partition(b"\n\n")
+        return text.startswith(b":")
 
     def ended(self) -> bool:
         """Whether nothing more comes than the end."""

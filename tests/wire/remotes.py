@@ -105,7 +105,7 @@ class Outcome:
 
     async def message(self) -> bytes:
         """The answer; its id is the one the peer gave the call."""
-        outcome = await asyncio.wait_for(self._future, 15)
+        outcome = await asyncio.wait_for(self._future, 60)
         if isinstance(outcome, GatewayError):
             raise outcome
         return outcome[0]
@@ -156,11 +156,11 @@ async def open_at(
 ) -> Peer:
     entry = entry_for(url, headers=headers, era=era, tls=tls, secrets=secrets)
     opening = open_remote(entry, manner, settings, verdicts or EraVerdicts(), environ or {})
-    return await asyncio.wait_for(opening, 20)
+    return await asyncio.wait_for(opening, 60)
 
 
 def start(
-    peer: Peer, method: str, params: bytes | None = None, *, within_s: float = 10
+    peer: Peer, method: str, params: bytes | None = None, *, within_s: float = 60
 ) -> tuple[Ticket, Outcome]:
     """Begin a call."""
     call = Call(method, b"1", None if params is None else params_of(params))
@@ -178,7 +178,7 @@ def start_call(
 
 
 async def ask(
-    peer: Peer, method: str, params: bytes | None = None, *, within_s: float = 10
+    peer: Peer, method: str, params: bytes | None = None, *, within_s: float = 60
 ) -> bytes:
     """One call and its answer."""
     _, outcome = start(peer, method, params, within_s=within_s)
@@ -214,7 +214,7 @@ async def real_server(environment: str, script: str, *args: str) -> AsyncIterato
     try:
         heard = b""
         while b"running on" not in heard:
-            line = await asyncio.wait_for(process.stderr.readline(), 30)
+            line = await asyncio.wait_for(process.stderr.readline(), 60)
             assert line, heard.decode()
             heard += line
         swallow = asyncio.ensure_future(process.stderr.read())
@@ -310,7 +310,7 @@ class RawServer:
 
     async def saw(self, condition: Callable[[], bool]) -> None:
         """Wait until ``condition`` holds; looked at after every request."""
-        async with asyncio.timeout(10), self.arrived:
+        async with asyncio.timeout(60), self.arrived:
             await self.arrived.wait_for(condition)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -13,6 +13,10 @@ import pytest
 
 from tests.gateway import DEMO, Gateway, start_gateway
 from tests.rawhttp import Answer, connect, request, send
+from tests.wire.faces import KEY as FACE_KEY
+from tests.wire.faces import call, face, new_store, server
+from tests.wire.stored_keys import Office
+from tests.wire.tenants import ALPHA, OFF, TENANTS, get, key
 
 KEY: Final = b"test-key-access-log-31c5"
 CANARY: Final = "canary-7d1f0a"
@@ -102,7 +106,49 @@ def test_a_known_key_that_does_not_open_is_named(tmp_path: Path) -> None:
         flush(gateway)
         known, unknown = [lines(gateway, answer)[0] for answer in refused]
     assert [answer.status for answer in refused] == [403, 403]
-    assert (known["key_id"], "key_id" in unknown) == ("config:a:ci", False)
+    assert (known["key_id"], known["reason"]) == ("config:a:ci", "ip_not_allowed")
+    assert not {"key_id", "reason"} & set(unknown)
+
+
+def test_the_line_of_a_refused_key_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    """Who is called at night sees whether somebody's key has run out or a revoked one is tried."""
+    caplog.set_level("INFO", "open_mcp_gateway.access")
+    dead = {
+        "expired": key("old", ALPHA, "caller", expires_at=1.0),
+        "revoked": key("taken", ALPHA, "caller", revoked_at=1.0),
+        "disabled": key("off", ALPHA, "caller", disabled_at=1.0),
+        "not_yet_valid": key("soon", ALPHA, "caller", not_before=time.time() + 9_000),
+        "tenant_disabled": key("blocked", OFF, "caller"),
+    }
+    with face("hot", keys=tuple(dead.values()), tenants=TENANTS) as front:
+        for record in dead.values():
+            assert get(front, record.id, "/whoami").status == 403
+    said = [
+        (line.__dict__["reason"], line.__dict__["key_id"])
+        for line in caplog.records
+        if line.name == "open_mcp_gateway.access"
+    ]
+    assert said == [(reason, record.id) for reason, record in dead.items()]
+
+
+def test_a_call_that_a_revocation_cut_off_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "open_mcp_gateway.access")
+    with (
+        new_store(tmp_path) as store,
+        face("hot", server("held", "never_answers"), store=store) as front,
+    ):
+        office = Office(front.ask)
+        made = office.key("caller")
+        with front.connect() as wire:
+            wire.send(call("held").replace(FACE_KEY, made.secret))
+            front.until(lambda: front.used("held")[0] == 1)
+            office.revoke(made)
+            answer = wire.receive()
+    assert (answer.status, answer.all("x-auth-reason")) == (403, ["revoked"])
+    (line,) = [one for one in caplog.records if one.__dict__.get("path") == "/mcp"]
+    assert (line.__dict__["key_id"], line.__dict__["reason"]) == (made.id, "revoked")
 
 
 def test_nobody_writes_lines_of_his_own(everything: Gateway) -> None:

@@ -324,6 +324,7 @@ def test_a_server_that_does_not_start(front: Face) -> None:
 
 
 def test_no_answer_in_time(front: Face) -> None:
+    front.start("mute")
     raw = call("mute", params={"name": "x"}, message_id="late")
     message = failure(front.ask(raw), 504, -32603, "upstream_timeout")
     assert message["id"] == "late"

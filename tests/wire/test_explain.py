@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from open_mcp_gateway.auth.scope import ScopeText
 from tests.rawhttp import request
-from tests.wire.faces import Face, face
+from tests.wire.faces import Face, face, new_store
+from tests.wire.stored_keys import Office
 from tests.wire.tenants import ALPHA, KEYS, SERVERS, TENANTS, get, key, post, secret
 
 HIDDEN = b'{"allowed":false,"code":"not_found"}'
@@ -243,3 +245,44 @@ def test_without_authentication() -> None:
         assert json.loads(answer.body)["allowed"]
         other = QUESTION | {"as": {"role": "viewer"}}
         assert post(unlocked, None, "/auth/explain", other).status == 403
+
+
+def test_a_tenant_as_a_whole(tmp_path: Path) -> None:
+    """The refusal of a change says how to ask why, and the answer is what is enforced."""
+    with new_store(tmp_path) as store, face("hot", store=store) as front:
+        office = Office(front.ask)
+        office.tenant("acme", ["prod", "dev"])
+        for scope, failed, fix in (
+            (
+                {"namespaces": ["prod"]},
+                [("each namespace of the tenant is one of the key's", "dev")],
+                [{"op": "add", "path": "/scope/namespaces/-", "value": "dev"}],
+            ),
+            (
+                {"servers": ["pg"], "tools": ["pg/*"]},
+                [("the key may call everything in a namespace", "acme")],
+                [
+                    {"op": "remove", "path": "/scope/servers"},
+                    {"op": "remove", "path": "/scope/tools"},
+                ],
+            ),
+            ({}, [], []),
+        ):
+            made = office.key(f"k{len(fix)}{len(failed)}", role="admin", tenant=None, scope=scope)
+            narrow = Office(front.ask, made.secret)
+            answer = narrow.send("PATCH", "/admin/tenants/acme", {"name": "x"})
+            told = json.loads(answer.body)
+            assert answer.status == (403 if failed else 200)
+            question = {"action": "tenants:write", "tenant": "acme"}
+            if failed:
+                assert told["resource"] == "tenant/acme"
+                assert told["explain"] == f"POST /auth/explain {json.dumps(question)}"
+                assert narrow.send("DELETE", "/admin/tenants/acme").status == 403
+            why_not = narrow.done("POST", "/auth/explain", question)
+            found = [(one["check"], one["subject"]) for one in why_not["trail"] if not one["ok"]]
+            assert (why_not["allowed"], found) == (not failed, failed)
+            assert why_not["smallest_fix"] == fix
+            missing = narrow.send("POST", "/auth/explain", {**question, "tenant": "nobody"})
+            assert missing.status == 404
+            other = narrow.send("POST", "/auth/explain", {**question, "action": "keys:write"})
+            assert other.status == 400

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from collections.abc import Callable
 
 import pytest
@@ -127,6 +128,8 @@ async def test_each_fault_has_its_words(
             await ask(peer, "tools/call", CALL)
         assert caught.value.public.startswith("Server 'x' ")
         assert "secret" not in caught.value.public
+        refused = re.search("HTTP [34]|redirects to|not answer in HTTP", caught.value.public)
+        assert ("may have taken effect" in caught.value.public) is (refused is None)
         assert server.methods().count("tools/call") in {1, 4}  # four: the redirect to itself
         assert peer.inflight == 0
         server.behave = wrap(plain)

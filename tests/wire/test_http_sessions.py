@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -11,9 +12,11 @@ from open_mcp_gateway.errors import (
     UpstreamBroken,
     UpstreamUnavailable,
 )
+from open_mcp_gateway.outbound import http_session
 from open_mcp_gateway.outbound.verdicts import EraVerdicts
 from tests.wire.remotes import (
     CALL,
+    INITIALIZED,
     Behaviour,
     Line,
     Request,
@@ -129,7 +132,7 @@ async def test_a_server_that_is_modern_no_more_is_lost_and_asked_anew(after: Beh
         peer.on_lost(lost.put_nowait)
         server.behave = after
         _, called = start(peer, "tools/call", CALL)
-        why = await asyncio.wait_for(lost.get(), 10)
+        why = await asyncio.wait_for(lost.get(), 60)
         assert "no longer speaks as it did" in why.public
         assert called.settled
         assert server.methods().count("server/discover") == 2
@@ -224,3 +227,141 @@ async def test_closing_does_not_wait_for_what_a_server_says_again() -> None:
             await ask(peer, "tools/call", CALL)
         await server.saw(lambda: server.methods().count("server/discover") == 2)
         await peer.aclose()
+
+
+# The same where there are sessions
+
+
+def nameless(behave: Behaviour) -> Behaviour:
+    """A server of the session era that gives no session ids."""
+    inner = sessions(behave)
+
+    async def all_of_it(request: Request, line: Line) -> None:
+        if request.method == "initialize":
+            await line.result(request, INITIALIZED)
+        else:
+            await inner(request, line)
+
+    return all_of_it
+
+
+@pytest.mark.parametrize(
+    ("wrap", "status"),
+    [
+        (nameless, "404 Not Found"),
+        (nameless, "405 Method Not Allowed"),
+        (nameless, "410 Gone"),
+        (sessions, "405 Method Not Allowed"),
+        (sessions, "410 Gone"),
+    ],
+)
+@pytest.mark.parametrize("pong", [b"", refusal(-32601, b"OWN"), refusal(-32000)])
+async def test_an_odd_answer_in_a_session_leaves_the_others_alone(
+    wrap: Callable[[Behaviour], Behaviour], status: str, pong: bytes
+) -> None:
+    go = asyncio.Event()
+
+    async def behave(request: Request, line: Line) -> None:
+        if request.method == "tools/call":
+            await line.reply(b"", status)
+        elif request.method == "ping" and pong:
+            await line.reply(pong.replace(b"OWN", request.id), "404 Not Found")
+        elif request.method == "ping":
+            await line.result(request)
+        else:
+            await go.wait()
+            await line.result(request)
+
+    verdicts = EraVerdicts()
+    async with raw_server(wrap(behave)) as server:
+        peer = await open_at(server.url, verdicts=verdicts)
+        lost: list[GatewayError] = []
+        peer.on_lost(lost.append)
+        _, other = start(peer, "resources/read", b'{"uri":"u"}')
+        await server.saw(lambda: "resources/read" in server.methods())
+        with pytest.raises(UpstreamBroken, match="no MCP endpoint"):
+            await ask(peer, "tools/call", CALL)
+        await server.saw(lambda: "ping" in server.methods())
+        go.set()
+        assert b'"result"' in await other.message()
+        await ask(peer, "prompts/list")
+        assert not lost
+        assert server.methods().count("initialize") == 1
+        assert verdicts.recall(entry_for(server.url)) is not None
+        await peer.aclose()
+
+
+@pytest.mark.parametrize(("wrap", "status"), [(nameless, "404 Not Found"), (sessions, "410 Gone")])
+async def test_a_server_that_has_no_endpoint_any_more_is_lost_and_asked_anew(
+    wrap: Callable[[Behaviour], Behaviour], status: str
+) -> None:
+    verdicts = EraVerdicts()
+    async with raw_server(wrap(plain)) as server:
+        peer = await open_at(server.url, verdicts=verdicts)
+        lost: asyncio.Queue[GatewayError] = asyncio.Queue()
+        peer.on_lost(lost.put_nowait)
+        server.behave = replying(b"", status)
+        _, called = start(peer, "tools/call", CALL)
+        why = await asyncio.wait_for(lost.get(), 10)
+        assert "no longer speaks as it did" in why.public
+        assert called.settled
+        assert verdicts.recall(entry_for(server.url)) is None
+        await peer.aclose()
+
+
+async def test_closing_does_not_wait_for_a_ping_after_an_odd_answer() -> None:
+    async with raw_server(nameless(plain)) as server:
+        peer = await open_at(server.url)
+
+        async def silent(request: Request, line: Line) -> None:
+            if request.method == "ping":
+                await line.gone()
+            await line.reply(b"", "404 Not Found")
+
+        server.behave = silent
+        with pytest.raises(UpstreamBroken):
+            await ask(peer, "tools/call", CALL)
+        await server.saw(lambda: "ping" in server.methods())
+        await peer.aclose()
+
+
+# Sessions that nobody came to use
+
+
+def what(request: Request) -> str:
+    return request.method if request.body else request.verb
+
+
+@pytest.mark.parametrize("how", ["refused", "cut", "given up", "given up on the stream"])
+async def test_a_session_that_is_not_used_is_ended(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_session, "LISTEN_PATIENCE_S", 60.0)
+
+    async def silent(_request: Request, line: Line) -> None:
+        await line.gone()
+
+    inner = sessions(plain, silent if how.endswith("stream") else None)
+
+    async def behave(request: Request, line: Line) -> None:
+        if not request.body or request.method != "notifications/initialized":
+            await inner(request, line)
+        elif how == "refused":
+            await line.reply(b"", "500 Oops")
+        elif how == "cut":
+            await line.cut()
+        elif how == "given up":
+            await line.gone()
+        else:
+            await inner(request, line)
+
+    async with raw_server(behave) as server:
+        opening = asyncio.ensure_future(open_at(server.url))
+        if how.startswith("given up"):
+            last = "GET" if how.endswith("stream") else "notifications/initialized"
+            await server.saw(lambda: last in map(what, server.requests))
+            opening.cancel()
+        with pytest.raises((UpstreamUnavailable, asyncio.CancelledError)):
+            await opening
+        ended = [one for one in server.requests if one.verb == "DELETE"]
+        assert [one.headers["mcp-session-id"] for one in ended] == ["s1"]

@@ -12,6 +12,7 @@ from open_mcp_gateway.errors import (
     UpstreamBroken,
     UpstreamUnavailable,
 )
+from open_mcp_gateway.outbound import sse_channel
 from open_mcp_gateway.outbound.settings import OutboundSettings
 from open_mcp_gateway.outbound.verdicts import EraVerdicts
 from open_mcp_gateway.protocol.eras import Era
@@ -19,6 +20,7 @@ from tests.wire.remotes import (
     CALL,
     DISCOVERED,
     Line,
+    RawServer,
     Request,
     ask,
     http_and_sse,
@@ -85,17 +87,57 @@ async def test_a_post_that_is_refused_fails_its_call_alone() -> None:
         await peer.aclose()
 
 
-async def test_a_forgotten_session_loses_the_peer() -> None:
-    async def refuse(_request: Request, line: Line, _stream: Line) -> None:
-        await line.reply(b"no session", "404 Not Found", "text/plain")
+async def unknown(_request: Request, line: Line, _stream: Line | None = None) -> None:
+    await line.reply(b"no session", "404 Not Found", "text/plain")
 
-    async with raw_server(http_and_sse(on_call=refuse)) as server:
+
+def pings(server: RawServer, count: int) -> Callable[[], bool]:
+    return lambda: server.methods().count("ping") == count
+
+
+async def test_a_session_that_is_not_known_to_one_call_may_be_to_others() -> None:
+    async with raw_server(http_and_sse(on_call=unknown)) as server:
         peer = await open_at(server.url)
         lost: list[GatewayError] = []
         peer.on_lost(lost.append)
+        for count in (1, 2):
+            _, other = start(peer, "tools/list")
+            with pytest.raises(UpstreamBroken, match=r"does not know the session.*call again"):
+                await ask(peer, "tools/call", CALL)
+            await server.saw(pings(server, count))
+            await other.message()
+            await ask(peer, "tools/list")
+        assert not lost
+        await peer.aclose()
+
+
+async def test_a_forgotten_session_loses_the_peer() -> None:
+    async with raw_server(http_and_sse()) as server:
+        peer = await open_at(server.url)
+        lost: asyncio.Queue[GatewayError] = asyncio.Queue()
+        peer.on_lost(lost.put_nowait)
+        server.behave = unknown
         with pytest.raises(UpstreamBroken):
             await ask(peer, "tools/call", CALL)
-        assert "forgotten the session" in lost[0].public
+        assert "forgotten the session" in (await asyncio.wait_for(lost.get(), 10)).public
+        await peer.aclose()
+
+
+async def test_a_silent_or_broken_answer_to_the_ping_is_no_word_about_the_session() -> None:
+    async def cut(request: Request, line: Line) -> None:
+        if request.method == "ping":
+            await line.cut()
+        await unknown(request, line)
+
+    async with raw_server(http_and_sse()) as server:
+        peer = await open_at(server.url)
+        well, server.behave = server.behave, cut
+        for count in (1, 2):
+            with pytest.raises(UpstreamBroken):
+                await ask(peer, "tools/call", CALL)
+            await server.saw(pings(server, count))
+        server.behave = well
+        await ask(peer, "tools/list")
         await peer.aclose()
 
 
@@ -148,4 +190,72 @@ async def test_nothing_overtakes_the_initialized_notification() -> None:
         assert "tools/list" not in server.methods()
         release.set()
         await outcome.message()
+        await peer.aclose()
+
+
+async def test_a_notification_that_nobody_takes_holds_up_the_calls_for_a_while_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sse_channel, "BARRIER_S", 0.05)
+    inner = http_and_sse()
+
+    async def deaf(request: Request, line: Line) -> None:
+        if request.body and request.method == "notifications/initialized":
+            await line.gone()
+        else:
+            await inner(request, line)
+
+    async with raw_server(deaf) as server:
+        peer = await open_at(server.url)
+        await ask(peer, "tools/list")
+        await peer.aclose()
+
+
+async def cut_off(_request: Request, line: Line, _stream: Line) -> None:
+    await line.cut()
+
+
+async def cut_in_the_body(_request: Request, line: Line, _stream: Line) -> None:
+    await line.send(b"HTTP/1.1 202 Accepted\r\nContent-Length: 500\r\n\r\nx")
+    await line.cut()
+
+
+async def accepted_and_over(_request: Request, line: Line, stream: Line) -> None:
+    await line.reply(b"", "202 Accepted")
+    stream.writer.close()
+
+
+async def accepted_and_odd(request: Request, line: Line, stream: Line) -> None:
+    await line.reply(b"", "202 Accepted")
+    odd = b'{"jsonrpc":"1.0","id":%b,"result":{}}' % request.id
+    await stream.send(b"event: message\ndata: " + odd + b"\n\n")
+
+
+@pytest.mark.parametrize(
+    "how", [cut_off, cut_in_the_body, accepted_and_over, accepted_and_odd, unknown]
+)
+async def test_a_handshake_that_fails_leaves_no_call_in_doubt(
+    how: Callable[[Request, Line, Line], Awaitable[None]],
+) -> None:
+    streams: list[Line] = []
+    inner = http_and_sse()
+
+    async def behave(request: Request, line: Line) -> None:
+        if request.verb == "GET":
+            streams.append(line)
+        if request.target.startswith("/messages") and request.method == "initialize":
+            await how(request, line, streams[-1])
+        else:
+            await inner(request, line)
+
+    async with raw_server(behave) as server:
+        with pytest.raises(UpstreamUnavailable) as caught:
+            await open_at(server.url)
+        assert "effect" not in caught.value.public
+        assert "during the call" not in caught.value.public
+    async with raw_server(http_and_sse(on_call=how)) as server:
+        peer = await open_at(server.url)
+        with pytest.raises(UpstreamBroken) as broken:
+            await ask(peer, "tools/call", CALL)
+        assert ("taken effect" in broken.value.public) is (how is not unknown)
         await peer.aclose()

@@ -15,6 +15,7 @@ from open_mcp_gateway.protocol.eras import Era
 from open_mcp_gateway.protocol.jsonrpc import Call
 from tests.wire.remotes import (
     CALL,
+    INITIALIZED,
     Behaviour,
     Line,
     Request,
@@ -68,7 +69,7 @@ class Standing:
         await line.gone()
 
     async def push(self, *events: bytes) -> None:
-        await asyncio.wait_for(self.up.wait(), 10)
+        await asyncio.wait_for(self.up.wait(), 60)
         assert self.line is not None
         for data in events:
             await self.line.send(b"%x\r\n%b\r\n" % (len(data), data))
@@ -215,6 +216,36 @@ async def test_a_stream_that_ends_is_opened_again_where_it_ended() -> None:
         await peer.aclose()
 
 
+async def cut_short(_request: Request, line: Line) -> None:
+    await stream(line, b": here\n\n")
+
+
+async def test_a_stream_that_stood_is_soon_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_stream, "STOOD_S", 0.0)
+    async with raw_server(sessions(plain, cut_short)) as server:
+        peer = await open_at(server.url)
+        # With pauses that double, so many would take minutes.
+        await server.saw(lambda: sum(one.verb == "GET" for one in server.requests) == 16)
+        await peer.aclose()
+
+
+async def test_a_server_that_wants_no_pause_gets_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_stream, "LEAST_RETRY_S", 60.0)
+    ended = asyncio.Event()
+
+    async def hasty(_request: Request, line: Line) -> None:
+        await stream(line, identified("g-1", retry_ms=0))
+        ended.set()
+
+    async with raw_server(sessions(plain, hasty)) as server:
+        peer = await open_at(server.url)
+        await asyncio.wait_for(ended.wait(), 10)
+        for _ in range(20):  # time enough for many
+            await ask(peer, "tools/list")
+        assert [one.verb for one in server.requests].count("GET") == 1
+        await peer.aclose()
+
+
 async def test_closing_ends_the_stream() -> None:
     gone = asyncio.Event()
     standing = Standing()
@@ -226,7 +257,7 @@ async def test_closing_ends_the_stream() -> None:
     async with raw_server(sessions(plain, opened)) as server:
         peer = await open_at(server.url)
         await peer.aclose()
-        await asyncio.wait_for(gone.wait(), 5)
+        await asyncio.wait_for(gone.wait(), 60)
         assert len(standing.gets) == 1
 
 
@@ -409,5 +440,40 @@ async def test_a_lost_session_with_a_state_is_noticed_on_its_stream() -> None:
         await ask(peer, "tools/call", CALL)
         peer.on_lost(lambda _: gone.set())
         await standing.end()
-        await asyncio.wait_for(gone.wait(), 5)
+        await asyncio.wait_for(gone.wait(), 60)
+        await peer.aclose()
+
+
+ALL_LISTS = INITIALIZED.replace(
+    b'"capabilities":{}',
+    b'"capabilities":{"tools":{"listChanged":true},"prompts":{},"resources":{"listChanged":1}}',
+)
+
+
+async def test_who_only_listens_is_in_the_new_session_and_told_to_look_again() -> None:
+    """Of a server that forgot the session, as one does that was restarted."""
+    standing = Standing()
+    inner = sessions(plain, standing.opened)
+
+    async def restarted(request: Request, line: Line) -> None:
+        if request.method == "initialize":
+            session = server.methods().count("initialize")
+            await line.result(request, ALL_LISTS, f"Mcp-Session-Id: s{session}\r\n")
+        elif request.headers.get("mcp-session-id") == "s1" and standing.gets:
+            await line.reply(b"", "404 Not Found")
+        else:
+            await inner(request, line)
+
+    async with raw_server(restarted) as server:
+        peer = await open_at(server.url)
+        room = Room()
+        peer.attend(room)
+        await asyncio.wait_for(standing.up.wait(), 10)
+        await standing.end()
+        await room.until(lambda: bool(room.heard))
+        assert room.methods() == ["notifications/tools/list_changed"]
+        assert [get.headers["mcp-session-id"] for get in standing.gets] == ["s1", "s2"]
+        await standing.push(event(CHANGED))
+        await room.until(lambda: len(room.heard) == 2)
+        assert "tools/list" not in server.methods()
         await peer.aclose()

@@ -140,7 +140,7 @@ async def test_the_tools_can_be_waited_for() -> None:
         listed = asyncio.Event()
         assert peer.wait_for_tools(listed.set)
         assert not listed.is_set()
-        await asyncio.wait_for(listed.wait(), 10)
+        await asyncio.wait_for(listed.wait(), 60)
         assert peer.mirrored("x") is not None
         assert not peer.wait_for_tools(listed.set)
         await peer.aclose()
@@ -162,7 +162,7 @@ async def test_nobody_waits_for_the_tools_of_a_server_that_is_gone() -> None:
         late = asyncio.Event()
         assert peer.wait_for_tools(late.set)
         await peer.aclose()
-        await asyncio.wait_for(late.wait(), 10)
+        await asyncio.wait_for(late.wait(), 60)
 
 
 async def test_a_server_that_does_not_list_its_tools_is_called_all_the_same() -> None:
@@ -279,7 +279,7 @@ async def test_a_server_that_became_legacy_only_is_lost() -> None:
         server.behave = legacy
         with pytest.raises(UpstreamBroken, match="refused the protocol version"):
             await ask(peer, "tools/call", CALL)
-        assert "no longer speaks" in (await asyncio.wait_for(lost.get(), 10)).public
+        assert "no longer speaks" in (await asyncio.wait_for(lost.get(), 60)).public
         assert verdicts.speaks(entry_for(server.url), Era.MODERN) is None
         await peer.aclose()
 

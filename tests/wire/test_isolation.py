@@ -30,6 +30,7 @@ from tests.wire.mcp_client import (
 )
 
 TASKS: Final[Json] = {CAPABILITIES: {"extensions": {"io.modelcontextprotocol/tasks": {}}}}
+RELATED: Final = "io.modelcontextprotocol/related-task"
 EVERYTHING: Final[Json] = {"elicitation": {"form": {}}, "sampling": {}, "roots": {}}
 
 
@@ -49,12 +50,12 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Face]:
             running.at_rest()
 
 
-def envelope(face_: Face, server_id: str, method: str, params: Json, key: bytes = KEY) -> Json:
+def envelope(face_: Face, server_id: str, method: str, params: Json, key: bytes = KEY) -> Any:
+    """The answer; None to a notification."""
     body = json.dumps({"server_id": server_id, "id": 1, "method": method, "params": params})
     headers = (b"X-API-Key", key), (b"Content-Type", b"application/json")
     answer = face_.ask(request(b"/mcp", *headers, method=b"POST", body=body.encode()))
-    message: Json = json.loads(answer.body)
-    return message
+    return json.loads(answer.body) if answer.body else None
 
 
 def serve_questions(reply: Reply, one: Client, answer: Callable[[Json], Json]) -> list[Json]:
@@ -215,11 +216,12 @@ def test_a_question_whose_client_is_gone_is_refused(front: Face, client: MakeCli
 
 
 def test_a_person_may_take_longer_than_the_server(client: MakeClient) -> None:
-    with face("hot", talker("legacy", "legacy"), request_timeout_seconds=1) as running:
+    with face("hot", talker("legacy", "legacy"), request_timeout_seconds=2) as running:
+        running.start("legacy")
         one = client(running, "legacy").initialize(roots={})
         asked = one.call("ask", method="roots/list")
         question = asked.next()
-        assert asked.is_silent(1.5)
+        assert asked.is_silent(2.5)
         one.answer(question, {"roots": []})
         assert json.loads(asked.text())["result"] == {"roots": []}
         late = one.call("gated_progress", gate="never")
@@ -411,6 +413,50 @@ def test_no_other_spelling_gets_through_to_a_server(
     assert refused in {-32602, -32020, -32601}
     assert modern.modern("test/last").result == before
     for each in (mine, theirs):
+        each.end()
+
+
+def test_nobody_acts_in_the_name_of_a_task_of_somebody_else(
+    front: Face, client: MakeClient
+) -> None:
+    mine = client(front, "mirror").initialize()
+    theirs = client(front, "mirror", key=OTHER_KEY).initialize()
+    call: Json = {"name": "x", "arguments": {}}
+    made = call | said(task={"taskId": "t-related", "status": "working"})
+    assert mine.ask("tools/call", made).result["task"]["taskId"] == "t-related"
+    named = call | {"_meta": {RELATED: {"taskId": "t-related"}}} | said(x=1)
+    assert mine.ask("tools/call", named).result == {"x": 1}
+    before = mine.ask("test/last").result
+    missing = named | {"_meta": {RELATED: {"taskId": "t-none"}}}
+    for params in (named, missing):
+        error = theirs.ask("tools/call", params).error
+        assert (error["code"], error["message"]) == (-32602, "Task not found")
+    assert envelope(front, "mirror", "tools/call", named, OTHER_KEY)["error"]["code"] == -32602
+    theirs.notify("notifications/vendor", named)
+    modern = client(front, "mirror-modern", key=OTHER_KEY)
+    stolen = modern.modern("tools/call", call | said(x=1), meta=named["_meta"])
+    assert stolen.error["message"] == "Task not found"
+    assert mine.ask("test/last").result == before
+    for each in (mine, theirs):
+        each.end()
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["notifications/Tasks/status", "notifications/ROOTS/list_changed", "notifications/Progress"],
+)
+def test_no_other_spelling_of_what_one_client_alone_may_say_passes(
+    front: Face, client: MakeClient, method: str
+) -> None:
+    shared, owner = client(front, "mirror").initialize(), client(front, "mirror")
+    before = shared.ask("test/last").result
+    shared.notify(method, {"taskId": "t", "progressToken": 1, "progress": 1})
+    assert envelope(front, "mirror", method, {"taskId": "t"}) is None
+    assert shared.ask("test/last").result == before
+    owner.initialize(roots={})
+    owner.notify(method.lower(), {"taskId": "t", "progressToken": 1, "progress": 1})
+    assert method.lower() in owner.ask("test/last").result["line"]
+    for each in (shared, owner):
         each.end()
 
 

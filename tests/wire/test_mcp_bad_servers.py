@@ -40,8 +40,8 @@ MODES: Final = (
     "asks_client",
 )
 
-PATIENCE_S: Final = {"huge_reply": 30, "floods_notifications": 30}
-"""For those that have much to say; the others are given up after the second that a test waits."""
+PATIENCE_S: Final = {"wrong_id": 1, "never_answers": 1, "late_answers": 1}
+"""For those whose silence a test waits out."""
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,9 @@ def front() -> Iterator[Face]:
         mirror("mirror", "modern"),
         server("slow", "slow_start"),
     )
-    with face("hot", *servers, request_timeout_seconds=1) as running:
+    with face("hot", *servers) as running:
+        for mode in PATIENCE_S:
+            running.start(mode)
         yield running
         running.at_rest()
 

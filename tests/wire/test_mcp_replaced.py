@@ -38,6 +38,9 @@ def test_who_only_listens_goes_on_hearing(
     old = front.instance("talker")
     replace(front, other)
     front.until(lambda: front.instance("talker") not in {None, old})
+    for kind in ("tools", "prompts", "resources"):  # nobody heard what it missed
+        assert stream.next()["method"] == f"notifications/{kind}/list_changed"
+    assert stream.next()["params"] == {"uri": "test://r"}
     assert other.call("touch", uri="test://r").text() == "touched"
     assert stream.next()["params"] == {"uri": "test://r"}
     assert other.call("change_list").text() == "changed"

@@ -41,7 +41,7 @@ BOSS: Final = b"test-key-a-boss"
 OF_B: Final = (b"test-key-b-one", b"test-key-b-two")
 BOSS_OF_B: Final = b"test-key-b-boss"
 LEFT, COMMON, RIGHT = Namespace("left"), Namespace("common"), Namespace("right")
-SHORT, LONG = 25, 500
+SHORT, LONG = 12, 500
 REQUESTS: Final = 50
 
 _CLOCK: Final = re.compile(rb'\d{4}-\d\d-\d\dT[\d:.]+Z|(?<="uptime_seconds":)\d+')

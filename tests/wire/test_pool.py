@@ -18,6 +18,7 @@ import trustme
 
 from open_mcp_gateway.catalog.model import ClientTls
 from open_mcp_gateway.errors import Busy, UpstreamBroken, UpstreamTimeout, UpstreamUnavailable
+from open_mcp_gateway.outbound.dial import SILENCE_S
 from open_mcp_gateway.outbound.http import HttpPeer
 from open_mcp_gateway.outbound.pool import LOOK_FIRST_AFTER_S
 from open_mcp_gateway.outbound.settings import OutboundSettings
@@ -54,6 +55,24 @@ async def goodbye_arrived(peer: object) -> None:
 def pool_of(peer: object) -> int:
     assert isinstance(peer, HttpPeer)
     return peer.link.pool.open_connections
+
+
+def timers_towards(port: int) -> list[tuple[str, float]]:
+    """What timer of the system runs for each connection to ``port``, and when it is due."""
+    lines = Path("/proc/net/tcp").read_text("ascii").splitlines()
+    there = [line.split() for line in lines if f" 0100007F:{port:04X} 01 " in line]
+    timers = [one[5].split(":") for one in there]
+    return [(kind, int(hundredths, 16) / 100) for kind, hundredths in timers]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux says of its sockets")
+async def test_the_system_watches_over_silent_connections() -> None:
+    async with raw_server(modern(plain)) as server:
+        peer = await open_at(server.url)
+        [(kind, due_s)] = timers_towards(server.port)
+        assert kind == "02"  # of keep-alive
+        assert due_s <= SILENCE_S
+        await peer.aclose()
 
 
 async def test_one_connection_serves_call_after_call() -> None:
@@ -130,7 +149,7 @@ async def test_an_unused_connection_is_closed() -> None:
     async with raw_server(modern(watched)) as server:
         peer = await open_at(server.url, settings=OutboundSettings(pool_idle_s=0.2))
         await ask(peer, "tools/list")
-        await asyncio.wait_for(closed.wait(), 10)
+        await asyncio.wait_for(closed.wait(), 60)
         assert pool_of(peer) == 0
         await peer.aclose()
 

@@ -214,11 +214,11 @@ def test_calls_go_to_the_process_that_serves(
     # Keeps the old process alive, which finishes its calls.
     held = other.call("gated_progress", gate="regroup")
     front.until(lambda: front.used("legacy") == (1, 1))
-    old = core_of(front, other).attached
+    old = core_of(front, other).attachment.lease
     redefine(front, "legacy", isolation=Isolation.KEY)
     assert one.ask() == 200
     assert old is not None
-    assert (old.peer.inflight, core_of(front, other).attached is old) == (1, False)
+    assert (old.peer.inflight, core_of(front, other).attachment.lease is old) == (1, False)
     assert other.end() == 204
     assert held.status == 404
 

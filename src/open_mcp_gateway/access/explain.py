@@ -19,9 +19,11 @@ from open_mcp_gateway.access.authorize import (
     decide,
     decide_gateway,
 )
-from open_mcp_gateway.access.policy import OF_PLATFORM, Roles
+from open_mcp_gateway.access.policy import OF_PLATFORM, Roles, bounded
+from open_mcp_gateway.access.tenancy import decide_tenant
 from open_mcp_gateway.auth.identify import Reason
 from open_mcp_gateway.auth.principal import Permission, Platform, Principal
+from open_mcp_gateway.auth.records import TenantRecord
 from open_mcp_gateway.auth.scope import Everything, ScopeText, matching, written
 from open_mcp_gateway.catalog.model import Snapshot
 from open_mcp_gateway.names import Namespace, ServerId
@@ -38,15 +40,27 @@ class Question(Struct, frozen=True, kw_only=True):
     """None: the gateway as a whole is meant."""
 
     item: Item | None = None
+    tenant: TenantRecord | None = None
+    """Where a tenant as a whole is meant."""
 
 
 class Subject(Struct, frozen=True):
-    """Who it is about. ``scope`` is the text that the principal's own scope was compiled from."""
+    """Who it is about. ``scope`` is the text that the scope of ``written`` was compiled from."""
 
-    principal: Principal
+    written: Principal
+    """What the key could do by itself."""
+
     scope: ScopeText
     not_live: Reason | None = None
     """Why the key opens nothing at all at this moment; None: it does, or none is asked about."""
+
+    bound: Principal | None = None
+    """What the key that it was made with may do; None: it was made with none."""
+
+    @property
+    def principal(self) -> Principal:
+        """What the key may do."""
+        return self.written if self.bound is None else bounded(self.written, self.bound)
 
 
 class Step(Struct, frozen=True, omit_defaults=True):
@@ -82,6 +96,8 @@ HIDDEN: Final = Explanation(False, "not_found")
 
 def judge(principal: Principal, question: Question, snapshot: Snapshot) -> Decision:
     """The decision that the question is about."""
+    if question.tenant is not None:
+        return decide_tenant(principal, question.permission, question.tenant)
     if question.server is None:
         return decide_gateway(principal, question.permission)
     entry = snapshot.entries.get(question.server)
@@ -146,6 +162,8 @@ def _mended(subject: Subject, check: Check, roles: Roles) -> tuple[Subject, list
             return _in_namespace(subject, Namespace(check.subject))
         case Rule.PERMISSION:
             return _promoted(subject, Permission(check.subject), roles)
+        case Rule.WHOLE:
+            return _unnarrowed(subject)
         case Rule.NOT_DENIED:
             return _undenied(subject, check.subject)
         case _:
@@ -155,6 +173,7 @@ def _mended(subject: Subject, check: Check, roles: Roles) -> tuple[Subject, list
 
 _MEMBERS: Final = {
     Rule.OWN_NAMESPACE: "namespaces",
+    Rule.OF_TENANT: "namespaces",
     Rule.SERVER: "servers",
     Rule.OWN_PERMISSION: "permissions",
     Rule.TOOL: "tools",
@@ -166,20 +185,24 @@ _MEMBERS: Final = {
 """The member of a scope that each rule looks at."""
 
 
+_CALLS: Final = ("servers", "tools", "deny_tools", "resources", "prompts")
+"""The members of a scope that limit calls within a namespace."""
+
+
 def _in_namespace(subject: Subject, namespace: Namespace) -> tuple[Subject, list[Change]] | None:
-    who = subject.principal
+    who = subject.written
     if isinstance(who.holder, Platform) or isinstance(who.namespaces, Everything):
         return None
     wider = replace(who, namespaces=who.namespaces | {namespace})
     change = Change("add", f"/tenants/{who.holder}/namespaces/-", namespace)
-    return replace(subject, principal=wider), [change]
+    return replace(subject, written=wider, bound=_in_namespaces_of(subject.bound, wider)), [change]
 
 
 def _promoted(
     subject: Subject, permission: Permission, roles: Roles
 ) -> tuple[Subject, list[Change]] | None:
     """With the smallest role that takes nothing away and grants the permission."""
-    who = subject.principal
+    who = subject.written
     out_of_reach = frozenset[Permission]() if isinstance(who.holder, Platform) else OF_PLATFORM
     wanted = who.permissions | {permission}
     fitting = [
@@ -191,7 +214,14 @@ def _promoted(
         return None
     _, name, granted = min(fitting, key=lambda one: one[:2])
     promoted = replace(who, role=name, permissions=granted)
-    return replace(subject, principal=promoted), [Change("replace", "/role", name)]
+    return replace(subject, written=promoted), [Change("replace", "/role", name)]
+
+
+def _unnarrowed(subject: Subject) -> tuple[Subject, list[Change]] | None:
+    """Without what keeps calls within a namespace from it."""
+    named = [one for one in _CALLS if getattr(subject.scope, one) is not None]
+    scope = replace(subject.scope, **dict.fromkeys(named))
+    return _rescoped(subject, scope), [Change("remove", f"/scope/{one}") for one in named]
 
 
 def _undenied(subject: Subject, name: str) -> tuple[Subject, list[Change]]:
@@ -214,8 +244,14 @@ def _widened(subject: Subject, member: str, text: str) -> tuple[Subject, list[Ch
 
 
 def _rescoped(subject: Subject, scope: ScopeText) -> Subject:
-    principal = replace(subject.principal, scope=scope.compiled())
-    return replace(subject, principal=principal, scope=scope)
+    return replace(subject, written=replace(subject.written, scope=scope.compiled()), scope=scope)
+
+
+def _in_namespaces_of(bound: Principal | None, wider: Principal) -> Principal | None:
+    """A key of the same tenant is given the namespace too."""
+    if bound is None or bound.holder != wider.holder:
+        return bound
+    return replace(bound, namespaces=wider.namespaces)
 
 
 def _step(check: Check, who: Principal) -> Step:

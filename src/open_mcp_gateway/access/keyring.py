@@ -6,10 +6,18 @@ new one would let in.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 from typing import TypeVar, final
 
-from open_mcp_gateway.access.policy import ROLES, Roles, holding_of, principal_of
+from open_mcp_gateway.access.policy import (
+    NOTHING,
+    ROLES,
+    Roles,
+    holding_along,
+    holding_of,
+    principal_of,
+)
 from open_mcp_gateway.auth.identify import Holding, Identifier, Reason
 from open_mcp_gateway.auth.principal import Principal
 from open_mcp_gateway.auth.records import KeyRecord, Source, TenantRecord
@@ -23,7 +31,7 @@ Record = TypeVar("Record")
 class Keyring:
     """All keys with what each may do. SameSecret if two keys share one."""
 
-    __slots__ = ("configured", "identifier", "keys", "roles", "tenants")
+    __slots__ = ("configured", "identifier", "keys", "parents", "roles", "tenants")
 
     def __init__(
         self,
@@ -37,6 +45,9 @@ class Keyring:
         self.keys: dict[KeyId, KeyRecord] = {one.id: one for one in keys}
         self.configured = _of_configuration(self.keys.values())
         """Those keys that are not of the store: a few among very many."""
+
+        self.parents = _parents(self.keys.values())
+        """Those that others were made with, and maybe some that no longer are there."""
 
         self.roles = roles
         self.identifier = Identifier(self._holdings(self.keys.values()), now)
@@ -61,6 +72,10 @@ class Keyring:
         affected = dict(new_keys)
         if touched:
             affected |= {one.id: one for one in other.keys.values() if one.holder in touched}
+        other.parents = self.parents | _parents(new_keys.values())
+        heads = other.parents.intersection((*affected, *gone))
+        if heads:
+            affected |= _descendants(other.keys, heads)
         before = [self.keys[key_id] for key_id in (*affected, *gone) if key_id in self.keys]
         other.configured = self.configured
         left = [self.keys[one] for one in gone if one in self.keys]
@@ -71,18 +86,56 @@ class Keyring:
         return other
 
     def _holdings(self, keys: Iterable[KeyRecord]) -> Iterable[tuple[bytes, Holding]]:
+        done: dict[KeyId, Holding] = {}
         for record in keys:
-            holding = holding_of(record, self.tenants, self.roles)
+            holding = self._holding(record, done)
             for digest in record.digests:
                 yield digest, holding
 
+    def _holding(self, record: KeyRecord, done: dict[KeyId, Holding]) -> Holding:
+        return holding_along(record, self.keys.get, self._own, done)
+
+    def _own(self, record: KeyRecord) -> Holding:
+        return holding_of(record, self.tenants, self.roles)
+
     def principal(self, record: KeyRecord) -> Principal:
         """What ``record`` may do."""
+        return self._holding(record, {}).principal
+
+    def written(self, record: KeyRecord) -> Principal:
+        """What ``record`` could do if it had not been made with another key."""
         return principal_of(record, self.tenants, self.roles)
+
+    def bound(self, record: KeyRecord) -> Principal | None:
+        """What the key that ``record`` was made with may do; None: it was made with none."""
+        if record.parent is None:
+            return None
+        done: dict[KeyId, Holding] = {}
+        self._holding(record, done)
+        return done.get(record.parent, NOTHING).principal
 
     def not_live(self, record: KeyRecord, now_s: float) -> Reason | None:
         """Why ``record`` opens to nobody at that moment, whatever it may do; None: it opens."""
         return holding_of(record, self.tenants, self.roles).not_live(now_s)
+
+
+def _parents(keys: Iterable[KeyRecord]) -> frozenset[KeyId]:
+    return frozenset(one.parent for one in keys if one.parent is not None)
+
+
+def _descendants(keys: dict[KeyId, KeyRecord], heads: Iterable[KeyId]) -> dict[KeyId, KeyRecord]:
+    """All that were made with one of ``heads``, directly or not."""
+    children: dict[KeyId, list[KeyRecord]] = defaultdict(list)
+    for one in keys.values():
+        if one.parent is not None:
+            children[one.parent].append(one)
+    found: dict[KeyId, KeyRecord] = {}
+    waiting = list(heads)
+    while waiting:
+        for child in children.pop(waiting.pop(), ()):
+            found[child.id] = child
+            waiting.append(child.id)
+    return found
 
 
 def _of_configuration(keys: Iterable[KeyRecord]) -> tuple[KeyRecord, ...]:

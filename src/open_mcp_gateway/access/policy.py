@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from ipaddress import ip_network
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
-from open_mcp_gateway.auth.identify import ALWAYS_S, Holding, Reason
+from msgspec.structs import replace
+
+from open_mcp_gateway.auth.identify import ALWAYS_S, Holding, Reason, shared
 from open_mcp_gateway.auth.principal import PLATFORM, Holder, Permission, Platform, Principal
 from open_mcp_gateway.auth.records import KeyRecord, Source, TenantRecord
-from open_mcp_gateway.auth.scope import EVERYTHING, Everything
+from open_mcp_gateway.auth.scope import EVERYTHING, UNNARROWED, Everything
 from open_mcp_gateway.names import KeyId, Namespace, TenantId
 
 _VIEWER: Final = frozenset(
@@ -64,6 +66,7 @@ OF_PLATFORM: Final = frozenset(
 _KEPT: Final = 4096
 
 Roles: TypeAlias = Mapping[str, frozenset[Permission]]
+Common = TypeVar("Common")
 Tenants: TypeAlias = Mapping[TenantId, TenantRecord]
 
 
@@ -129,6 +132,78 @@ def holding_of(record: KeyRecord, tenants: Tenants, roles: Roles) -> Holding:
         networks=None if networks is None else tuple(ip_network(one) for one in networks),
         stored=record.source is Source.STORE,
     )
+
+
+def holding_along(
+    record: KeyRecord,
+    find: Callable[[KeyId], KeyRecord | None],
+    own: Callable[[KeyRecord], Holding],
+    done: dict[KeyId, Holding],
+) -> Holding:
+    """What ``record`` opens: of its own nothing that the key it was made with has not, and so on.
+
+    Only rights and networks come down the line; how long a key lives is its own matter. A key that
+    is said to have been made with one that nobody knows, or with itself, has nothing.
+
+    Args:
+        record: whose it is.
+        find: gives the key with an id.
+        own: gives what a key would open by itself.
+        done: what is known already of keys that others were made with; more is put in.
+    """
+    line = [record]
+    while (parent_id := line[-1].parent) is not None and parent_id not in done:
+        parent = find(parent_id)
+        if parent is None or any(one.id == parent_id for one in line):
+            break
+        line.append(parent)
+    holding = None if parent_id is None else done.get(parent_id, NOTHING)
+    for one in reversed(line):
+        holding = own(one) if holding is None else _bounded(own(one), holding)
+        if one is not record:
+            done[one.id] = holding
+    return holding or NOTHING
+
+
+def bounded(own: Principal, by: Principal) -> Principal:
+    """``own`` without what ``by`` may not do."""
+    namespaces = own.namespaces
+    if isinstance(namespaces, Everything):
+        namespaces = by.namespaces
+    elif not isinstance(by.namespaces, Everything):
+        namespaces = _common(namespaces, by.namespaces)
+    return replace(
+        own,
+        permissions=_common(own.permissions, by.permissions),
+        namespaces=namespaces,
+        scope=own.scope.within(by.scope),
+    )
+
+
+def _bounded(own: Holding, by: Holding) -> Holding:
+    return replace(
+        own,
+        principal=bounded(own.principal, by.principal),
+        networks=shared(own.networks, by.networks),
+    )
+
+
+NOTHING: Final = Holding(
+    principal=Principal(
+        key_id=KeyId("nobody"),
+        holder=PLATFORM,
+        role="",
+        permissions=frozenset(),
+        namespaces=frozenset(),
+        scope=UNNARROWED,
+    ),
+    networks=(),
+)
+
+
+@lru_cache(_KEPT)
+def _common(one: frozenset[Common], other: frozenset[Common]) -> frozenset[Common]:
+    return one & other
 
 
 def _blocked(record: KeyRecord, tenants: Tenants) -> Reason | None:

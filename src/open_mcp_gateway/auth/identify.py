@@ -261,6 +261,15 @@ def within(inner: Networks, outer: Networks) -> bool:
     return inner is not None and all(any(_covers(one, own) for one in outer) for own in inner)
 
 
+def shared(one: Networks, other: Networks) -> Networks:
+    """From where both may be used."""
+    if one is None or other is None:
+        return other if one is None else one
+    of_one = [inner for inner in one if any(_covers(outer, inner) for outer in other)]
+    of_other = [inner for inner in other if any(_covers(outer, inner) for outer in one)]
+    return tuple(dict.fromkeys((*of_one, *of_other)))
+
+
 def _covers(outer: Network, inner: Network) -> bool:
     if isinstance(outer, IPv4Network):
         return isinstance(inner, IPv4Network) and inner.subnet_of(outer)

@@ -39,12 +39,10 @@ def wrong_pattern(text: str) -> str | None:
 
 def wrong_item(text: str) -> str | None:
     """A pattern for what a server has."""
-    if "/" not in text and not text.endswith(_ANY):
+    server, _, name = text.partition("/")
+    if not server or not (name or text.endswith(_ANY)):
         return "can fit nothing; write server/name, server/beginning* or server/*"
-    server, slash, _ = text.partition("/")
-    if slash and _ANY not in server:
-        return wrong_pattern(text) or wrong_server(server)
-    return wrong_pattern(text) or (None if slash else wrong_server(text))
+    return wrong_pattern(text) or wrong_server(server)
 
 
 def wrong_server(text: str) -> str | None:

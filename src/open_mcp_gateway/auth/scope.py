@@ -11,6 +11,8 @@ from typing import Final, TypeAlias, final
 
 from msgspec import Struct
 
+from open_mcp_gateway.auth.stepping import may_step_back
+
 
 @final
 class Everything:
@@ -94,6 +96,35 @@ def beyond(inner: Selection, outer: Selection) -> list[str]:
     return sorted(over)
 
 
+def surplus(member: str, inner: Selection, outer: Selection) -> list[str]:
+    """``beyond`` for a member of a scope. A resource that steps back is in none that is named by
+    its beginning only, so whoever names it in full means more than that."""
+    over = beyond(inner, outer)
+    if member != "resources" or isinstance(inner, Everything) or isinstance(outer, Everything):
+        return over
+    return sorted({*over, *(one for one in inner.exact - outer.exact if may_step_back(one))})
+
+
+def common(member: str, one: Selection, other: Selection) -> Selection:
+    """What both selections mean, as a member of a scope."""
+    if isinstance(one, Everything) or isinstance(other, Everything):
+        return other if isinstance(one, Everything) else one
+    exact, prefixes = set(one.exact & other.exact), set[str]()
+    for inner, outer in ((one, other), (other, one)):
+        over = set(surplus(member, inner, outer))
+        exact |= inner.exact - over
+        prefixes |= {prefix for prefix in inner.prefixes if prefix + _ANY not in over}
+    return Patterns(frozenset(exact), tuple(sorted(prefixes)))
+
+
+def either(one: Selection, other: Selection) -> Selection:
+    """What one of the selections means."""
+    if isinstance(one, Everything) or isinstance(other, Everything):
+        return EVERYTHING
+    prefixes = tuple(sorted({*one.prefixes, *other.prefixes}))
+    return Patterns(one.exact | other.exact, prefixes)
+
+
 class Scope(Struct, frozen=True, kw_only=True, cache_hash=True, dict=True):
     """The narrowing of one key, with nothing left open. Names of tools, resources and prompts are
     ``server/name``."""
@@ -124,9 +155,29 @@ class Scope(Struct, frozen=True, kw_only=True, cache_hash=True, dict=True):
             or beyond(other.servers, self.servers)
             or beyond(other.tools, self.tools)
             or beyond(self.deny_tools, other.deny_tools)
-            or beyond(other.resources, self.resources)
+            or surplus("resources", other.resources, self.resources)
             or beyond(other.prompts, self.prompts)
         )
+
+    def within(self, other: Scope) -> Scope:
+        """What both scopes leave."""
+        return _within(self, other)
+
+
+@lru_cache(_KEPT)
+def _within(one: Scope, other: Scope) -> Scope:
+    """Kept for the same reason as ``_compiled``."""
+    if one == other:
+        return one
+    return Scope(
+        permissions=common("permissions", one.permissions, other.permissions),
+        namespaces=common("namespaces", one.namespaces, other.namespaces),
+        servers=common("servers", one.servers, other.servers),
+        tools=common("tools", one.tools, other.tools),
+        deny_tools=either(one.deny_tools, other.deny_tools),
+        resources=common("resources", one.resources, other.resources),
+        prompts=common("prompts", one.prompts, other.prompts),
+    )
 
 
 UNNARROWED: Final = Scope(

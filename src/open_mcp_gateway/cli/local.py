@@ -20,7 +20,8 @@ from open_mcp_gateway.inbound.arrival import Arrival
 from open_mcp_gateway.inbound.handlers import Handler, OnGateway, OnRequest, Request
 from open_mcp_gateway.inbound.routes import Router
 from open_mcp_gateway.inbound.whoami import Whoami
-from open_mcp_gateway.keystore.store import KeyStore, StoreChanges
+from open_mcp_gateway.keystore.store import KeyStore
+from open_mcp_gateway.operations.changes import Changer
 from open_mcp_gateway.operations.inforce import Configured, KeysInForce
 from open_mcp_gateway.operations.keys import KeyAdmin
 from open_mcp_gateway.operations.local import LOCAL
@@ -41,10 +42,10 @@ class StoreWay:
     advice = ""
 
     def __init__(self, store: KeyStore, configured: Configured) -> None:
-        self._store = store
         self._clock = SystemClock()
         self._keys = KeysInForce(configured, self._clock.wall)
         self._keys.replace(store.read())
+        self._changer = Changer(store, self._keys, lambda _: None)
 
     def send(
         self, method: str, target: str, body: bytes | None = None, *, rev: str | None = None
@@ -73,16 +74,6 @@ class StoreWay:
         raise InternalError(f"{match.route.path} is not for the command line")
 
     def _router(self) -> Router[Handler]:
-        admin = KeyAdmin(
-            self._store,
-            lambda: self._keys.keyring,
-            self._take,
-            self._clock,
-            secrets.randbits,
-            last_used_s=self._keys.last_used_s,
-        )
+        admin = KeyAdmin(self._changer, self._clock, secrets.randbits)
         about = Whoami(keyring=lambda: self._keys.keyring, now=self._clock.wall)
         return Router([*admin_routes(admin), *about.routes()])
-
-    def _take(self, changes: StoreChanges) -> None:
-        self._keys.take(changes)

@@ -35,6 +35,7 @@ from open_mcp_gateway.pipeline.forward import Forwarder
 from open_mcp_gateway.pipeline.modern import ModernFace
 from open_mcp_gateway.pipeline.sole import NoSeal, SoleHandles
 from open_mcp_gateway.supervisor.direct import Direct
+from open_mcp_gateway.supervisor.fleet import Fleet
 from open_mcp_gateway.telemetry import logs
 
 log = logging.getLogger(__name__)
@@ -154,7 +155,7 @@ async def _in_process(
 ) -> None:
     clock = SystemClock()
     async with running(ALONE, snapshot, environ=environ, clock=clock, reload=_no_reload) as gateway:
-        await _serve(gateway.forwarder, server_id, stopping, relayed=False)
+        await _serve(gateway.forwarder, gateway.fleet, server_id, stopping, relayed=False)
 
 
 async def _through_gateway(entry: CatalogEntry, opener: Opener, stopping: Stopping) -> None:
@@ -171,14 +172,19 @@ async def _through_gateway(entry: CatalogEntry, opener: Opener, stopping: Stoppi
         )
         try:
             forwarder = Forwarder(means, Snapshot({server_id: entry}))
-            await _serve(forwarder, server_id, stopping, relayed=True)
+            await _serve(forwarder, servers, server_id, stopping, relayed=True)
         finally:
             tasks.cancel_scope.cancel()
             await servers.aclose()
 
 
 async def _serve(
-    forwarder: Forwarder, server_id: str, stopping: Stopping, *, relayed: bool
+    forwarder: Forwarder,
+    servers: Fleet | Direct,
+    server_id: str,
+    stopping: Stopping,
+    *,
+    relayed: bool,
 ) -> None:
     means = forwarder.means
     means.handles = SoleHandles()
@@ -192,6 +198,7 @@ async def _serve(
         max_line_bytes=MAX_LINE_BYTES,
         relayed=relayed,
     )
+    servers.on_opened = face.rejoin
     stopping.tell(face.stop)
     await face.run()
 

@@ -30,10 +30,9 @@ class AuthBlock(Struct, frozen=True):
 def read_auth(root: Mapping, reader: Reader, base: Path, *, configured: bool) -> AuthBlock:
     """``configured`` says that there is a way to authenticate without a store."""
     node = root.entries.get("auth")
-    if node is None:
-        return AuthBlock()
     if not isinstance(node, Mapping):
-        reader.wrong(node, "a mapping")
+        if node is not None:
+            reader.wrong(node, "a mapping")
         return AuthBlock()
     fields.unsupported(node, _LATER, reader.problems)
     reader.unknown(node, ["require", "store", *_LATER])

@@ -73,10 +73,14 @@ def find_config(explicit: Path | None, environ: Environ[str, str], cwd: Path) ->
             message = "does not exist; create it, or mend the path"
             raise InvalidConfig([Problem(f"--config {explicit}", message)])
         return cwd / explicit
-    folders = [cwd, SYSTEM_FOLDER]
-    if home := environ.get("HOME"):
-        folders.insert(1, Path(home) / USER_FOLDER)
-    return next((path for folder in folders if _is_there(path := folder / FILE_NAME)), None)
+    return next((path for path in config_files(environ, cwd) if _is_there(path)), None)
+
+
+def config_files(environ: Environ[str, str], cwd: Path) -> list[Path]:
+    """Where the file may be when none is named; the first that is there counts."""
+    home = environ.get("HOME")
+    users = [Path(home) / USER_FOLDER] if home else []
+    return [folder / FILE_NAME for folder in (cwd, *users, SYSTEM_FOLDER)]
 
 
 def _is_there(path: Path) -> bool:
@@ -105,7 +109,7 @@ def load_config(
     base = Path.cwd() if path is None else path.absolute().parent
     run = _Load(root, base, environ, problems)
     config = run.config(path.absolute() if path else None, overrides)
-    if problems or config is None:
+    if config is None:
         raise InvalidConfig(list(dict.fromkeys(problems)))
     return LoadedConfig(config, tuple(dict.fromkeys(run.warnings)), run.grants)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from open_mcp_gateway.auth.apikeys import MAX_KEY_BYTES, digest_of, is_well_formed
 from open_mcp_gateway.document.convert import is_null
 from open_mcp_gateway.document.paths import absolute
-from open_mcp_gateway.document.source import read_bytes
+from open_mcp_gateway.document.source import read_with_mode
 from open_mcp_gateway.document.substitute import Text, substitute
 from open_mcp_gateway.document.tree import Kind, Mapping, Node, Scalar, Tree
 from open_mcp_gateway.errors import InvalidConfig, Problem
@@ -93,12 +93,11 @@ class KeyReader:
             return None
         if name == "api_key_hash":
             return self._from_hash(node, found)
-        key = found.real.encode("utf-8", "surrogatepass")
         if name == "api_key_file":
-            key = self._from_file(node, found.real) or b""
-            if not key:
-                return None
-        elif found.defaulted:
+            key = self._from_file(node, found.real)
+            return digest_of(key) if key and self._usable(node, found, key) else None
+        key = found.real.encode("utf-8", "surrogatepass")
+        if found.defaulted:
             names = ", ".join(found.defaulted)
             message = f"{names} is not set, so the default in this file is the key; set {names}"
             self._warnings.append(Problem(node.where, message))
@@ -147,13 +146,9 @@ class KeyReader:
             return None
         self._file = path
         try:
-            data = read_bytes(path, _MAX_FILE_BYTES)
-            mode = path.stat().st_mode
+            data, mode = read_with_mode(path, _MAX_FILE_BYTES)
         except InvalidConfig as error:
             self._problem(node, f"the file {error.problems[0].message}")
-            return None
-        except OSError:
-            self._problem(node, "the file went away while it was read; try again")
             return None
         if mode & _READABLE_BY_OTHERS:
             message = "other users can read the file; run chmod 600 on it"

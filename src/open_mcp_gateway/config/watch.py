@@ -270,24 +270,24 @@ def _leading_to(path: Path) -> set[Path]:
     found: set[Path] = set()
     target = Path(os.path.abspath(path))  # noqa: PTH100  `Path.absolute` keeps `..`
     for _ in range(_MAX_HOPS):
-        link = next((part for part in (*reversed(target.parents), target) if _is_link(part)), None)
+        link = _first_link(target)
         if link is None:
             break
-        found.add(link.parent)
-        try:
-            pointed = link.parent / link.readlink()
-        except OSError:
-            break
-        target = Path(os.path.abspath(pointed / target.relative_to(link)))  # noqa: PTH100
+        place, pointed = link
+        found.add(place.parent)
+        target = Path(os.path.abspath(pointed / target.relative_to(place)))  # noqa: PTH100
     found.add(next((folder for folder in target.parents if _is_folder(folder)), target.parent))
     return found
 
 
-def _is_link(path: Path) -> bool:
-    try:
-        return path.is_symlink()
-    except (OSError, ValueError):
-        return False
+def _first_link(path: Path) -> tuple[Path, Path] | None:
+    """The first symbolic link on the way to ``path``, seen from the root, and where it points."""
+    for part in (*reversed(path.parents), path):
+        try:
+            return part, part.parent / part.readlink()
+        except (OSError, ValueError):  # most are no links; whether one is cannot always be told
+            continue
+    return None
 
 
 def _is_folder(path: Path) -> bool:

@@ -64,8 +64,8 @@ def read_words(
         reader.problem(node, f"must be a list, but is {node.called}; {mend}")
         return None
     words = [read_word(item, reader, rule) for item in node.items]
-    good = tuple(dict.fromkeys(word for word in words if word is not None))
-    return None if None in words else good
+    good = [word for word in words if word is not None]
+    return tuple(dict.fromkeys(good)) if len(good) == len(words) else None
 
 
 def read_moment(node: Tree, reader: Reader) -> float | None:

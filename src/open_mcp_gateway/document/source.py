@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -67,9 +68,16 @@ def read_bytes(path: Path, limit_bytes: int) -> bytes:
     Raises:
         InvalidConfig: it is missing, unreadable, no regular file or over the limit.
     """
+    data, _ = read_with_mode(path, limit_bytes)
+    return data
+
+
+def read_with_mode(path: Path, limit_bytes: int) -> tuple[bytes, int]:
+    """Like ``read_bytes``, with the mode of the very file that was read, as in ``st_mode``."""
     try:
         with open_regular(path) as stream:
             data = stream.read(limit_bytes + 1)
+            mode = os.fstat(stream.fileno()).st_mode
     except FileNotFoundError as error:
         message = "does not exist; create it, or mend the path"
         raise InvalidConfig([Problem(str(path), message)]) from error
@@ -89,7 +97,7 @@ def read_bytes(path: Path, limit_bytes: int) -> bytes:
     if len(data) > limit_bytes:
         message = f"is larger than {limit_bytes} bytes; is it the right file?"
         raise InvalidConfig([Problem(str(path), message)])
-    return data
+    return data, mode
 
 
 def _decode(data: bytes, file: str) -> str:

@@ -7,6 +7,7 @@ import logging
 import time
 
 from open_mcp_gateway.inbound.arrival import Arrival
+from open_mcp_gateway.pipeline.reply import AUTH_REASON, Reply
 
 log = logging.getLogger("open_mcp_gateway.access")
 
@@ -24,19 +25,22 @@ class AccessLog(enum.StrEnum):
     OFF = "off"
 
 
-def record(mode: AccessLog, arrival: Arrival, status: int) -> None:
+def record(mode: AccessLog, arrival: Arrival, reply: Reply) -> None:
     """Write the line for an answered request if ``mode`` wants it."""
-    if mode is AccessLog.OFF or (mode is AccessLog.ERRORS and status < 400):
+    if mode is AccessLog.OFF or (mode is AccessLog.ERRORS and reply.status < 400):
         return
+    # Taken from the answer, so that the log says what the owner of the key was told.
+    reason = dict(reply.headers).get(AUTH_REASON)
     log.info(
         "request",
         extra={
             "method": arrival.method.decode("ascii", "backslashreplace"),
             "path": arrival.path[:MAX_SHOWN_BYTES].decode("ascii", "backslashreplace"),
-            "status": status,
+            "status": reply.status,
             "duration_ms": round((time.perf_counter() - arrival.started_s) * 1000, 3),
             "client": arrival.client,
             "key_id": arrival.key_id,
+            "reason": None if reason is None else reason.decode("ascii"),
             "request_id": arrival.request_id,
         },
     )

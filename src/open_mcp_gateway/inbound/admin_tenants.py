@@ -80,7 +80,7 @@ class TenantRoutes:
 
 def admin_routes(keys: KeyAdmin) -> list[Route[Handler]]:
     """The routes of keys and tenants: both change the same store, one change at a time."""
-    tenants = TenantAdmin(keys.changer, keys.keyring, keys.clock)
+    tenants = TenantAdmin(keys.changer, keys.clock)
     return [*KeyRoutes(keys).routes(), *TenantRoutes(tenants).routes()]
 
 

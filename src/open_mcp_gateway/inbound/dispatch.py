@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from anyio.abc import TaskGroup
+from msgspec import Struct
 
-from open_mcp_gateway.access.permit import Permit
+from open_mcp_gateway.access.authorize import Permits
 from open_mcp_gateway.auth.principal import Principal
 from open_mcp_gateway.errors import (
     GatewayError,
@@ -28,8 +29,8 @@ from open_mcp_gateway.inbound.handlers import (
     Abandonable,
     Handler,
     McpPoint,
-    McpPost,
     McpStream,
+    McpVisits,
     Probe,
     check_body,
     check_json,
@@ -46,7 +47,6 @@ from open_mcp_gateway.telemetry.logs import TRACE
 
 log = logging.getLogger(__name__)
 
-_ENDPOINTS: Final = frozenset({McpStream, McpPost})
 
 _PRIVATE: Final[Headers] = (
     (b"cache-control", b"no-store"),
@@ -54,14 +54,13 @@ _PRIVATE: Final[Headers] = (
 )
 
 
-class _Way(NamedTuple):
-    """Where the head of a request led. Kept with the head, for requests that have the same and were
-    let in for the same principal; others do not share what was read in it (``Arrival.again``)."""
+class _Way(Struct, frozen=True):
+    """Where a head leads, kept with it: good for the same caller as long as no other permits are in
+    force, so that a change of rights or catalog is the end of it."""
 
-    post: McpPost
-    permit: Permit
-    edition: int
-    """Of the catalog in which the permit was found."""
+    permits: Permits
+    principal: Principal
+    serve: Callable[[Arrival, bytes, Responder], Abandonable | None]
 
 
 class Dispatcher:
@@ -166,21 +165,26 @@ class Dispatcher:
             if admitted.ready is not None:
                 responder.respond(admitted.ready)
                 return None
-            if admitted.principal is None:
+            principal = admitted.principal
+            if principal is None:
                 raise Unauthenticated("API key required")
             admitted.check_still_in_force(self.authenticator, self.now())
-            if log.isEnabledFor(TRACE):
-                self._trace("request body", arrival, body)
             way: _Way | None = arrival.readings.get(_Way)
-            if way is not None and way.edition == self.forwarder.edition:
-                return way.post.serve(arrival, way.permit, body, responder)
+            if (
+                way is not None
+                and way.permits is self.forwarder.permits
+                and way.principal is principal
+            ):
+                self._trace("request body", arrival, body)
+                return way.serve(arrival, body, responder)
             match = self._match(arrival, body)
             handler = match.route.handler
+            self._trace("request body", arrival, body)
             if type(handler) is McpPoint:
-                return self._call(arrival, admitted.principal, handler, body, responder)
-            if type(handler) in _ENDPOINTS:
-                return self._stream(arrival, admitted.principal, match, body, responder)
-            self.managed.serve(arrival, admitted.principal, match, body, responder)
+                return self._call(arrival, principal, handler, body, responder)
+            if type(handler) is McpStream or type(handler) is McpVisits:
+                return self._stream(arrival, principal, match, body, responder)
+            self.managed.serve(arrival, principal, match, body, responder)
         except GatewayError as error:
             responder.respond(self.refuse(arrival, error))
         except Exception:
@@ -225,21 +229,23 @@ class Dispatcher:
         body: bytes,
         responder: Responder,
     ) -> Abandonable | None:
-        """A request to the MCP endpoint of one server."""
-        stream = match.route.handler
-        if not isinstance(stream, McpStream | McpPost):
-            raise InternalError(f"route {match.route.path} is wired wrongly")
+        """A request to an MCP endpoint of one server."""
+        handler, permits = match.route.handler, self.forwarder.permits
         try:
             if arrival.method == b"POST":
                 check_json(arrival)
             try:
-                permit = self.forwarder.permits.get(principal, match.ref or "")
+                permit = permits.get(principal, match.ref or "")
             except GatewayError:
                 check_body(arrival, body)
                 raise
-            if isinstance(stream, McpPost):
-                arrival.readings[_Way] = _Way(stream, permit, self.forwarder.edition)
-            return stream.serve(arrival, permit, body, responder)
+            if type(handler) is McpStream:
+                return handler.serve(arrival, permit, body, responder)
+            if type(handler) is not McpVisits:
+                raise InternalError(f"route {match.route.path} is wired wrongly")
+            serve = handler.enter(arrival, permit).serve
+            arrival.readings[_Way] = _Way(permits, principal, serve)
+            return serve(arrival, body, responder)
         except Exception as error:  # noqa: BLE001 - a boundary: these routes answer in JSON-RPC
             raw_id = getattr(error, "request_id", None) or _id_in(body)
             responder.respond(failed(error, raw_id, arrival.request_id))
@@ -254,9 +260,8 @@ class Dispatcher:
     def finish(self, arrival: Arrival, reply: Reply) -> Reply:
         """``reply`` with the headers that every answer carries; also writes the access log."""
         if self.access_log is not AccessLog.OFF:
-            record(self.access_log, arrival, reply.status)
-        if log.isEnabledFor(TRACE):
-            self._trace("answer body", arrival, reply.body)
+            record(self.access_log, arrival, reply)
+        self._trace("answer body", arrival, reply.body)
         request_id = (b"x-request-id", arrival.request_id.encode("ascii"))
         headers = (*_PRIVATE, request_id, *reply.headers)
         if arrival.origin is not None and reply.status != 204:
@@ -265,7 +270,7 @@ class Dispatcher:
 
     def _trace(self, what: str, arrival: Arrival, body: bytes) -> None:
         """Content of MCP messages, at this level alone; at none what is said of keys."""
-        if body and self.router.kind_of(arrival.path) is RouteKind.MCP:
+        if body and log.isEnabledFor(TRACE) and self.router.kind_of(arrival.path) is RouteKind.MCP:
             content = body.decode("utf-8", "replace")
             log.log(TRACE, what, extra={"request_id": arrival.request_id, "content": content})
 

@@ -7,13 +7,14 @@ from typing import Annotated, Final
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
+from msgspec.structs import replace
 
 from open_mcp_gateway.access.authorize import Item, Kind, require
 from open_mcp_gateway.access.explain import Explanation, Question, Subject, explain
 from open_mcp_gateway.access.keyring import Keyring
 from open_mcp_gateway.auth.identify import ANONYMOUS_ROLE
 from open_mcp_gateway.auth.principal import Holder, Permission, Principal
-from open_mcp_gateway.auth.records import KeyRecord
+from open_mcp_gateway.auth.records import KeyRecord, TenantRecord
 from open_mcp_gateway.auth.scope import ScopeText
 from open_mcp_gateway.catalog.model import Snapshot
 from open_mcp_gateway.errors import InvalidRequest, NotFound, UnsupportedMedia, WrongKey
@@ -53,6 +54,7 @@ class Asked(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     action: Annotated[str, Meta(extra_json_schema={"enum": [*Permission]})] | UnsetType = UNSET
     server: str | UnsetType = UNSET
+    tenant: str | UnsetType = UNSET
     tool: str | UnsetType = UNSET
     resource: str | UnsetType = UNSET
     prompt: str | UnsetType = UNSET
@@ -99,8 +101,10 @@ class Explaining:
         return Reply(200, msgspec.json.encode({"results": results}))
 
     def _explain(self, asker: Principal, asked: Asked) -> Explanation:
-        question = question_of(asked)
         keyring, catalog = self.keyring(), self.catalog()
+        question = question_of(asked)
+        if not isinstance(asked.tenant, UnsetType):
+            question = replace(question, tenant=_tenant(asker, asked.tenant, keyring))
         about = asked.about
         if isinstance(about, UnsetType) or about == As(key_id=asker.key_id):
             subject = _self(asker, keyring)
@@ -119,7 +123,7 @@ class Explaining:
         if record is None or not asker.governs(record.holder):
             raise NotFound(f"Key '{key_id[:_SHOWN_CHARS]}' not found")
         not_live = keyring.not_live(record, self.now())
-        return Subject(keyring.principal(record), record.scope, not_live)
+        return Subject(keyring.written(record), record.scope, not_live, keyring.bound(record))
 
 
 def _self(asker: Principal, keyring: Keyring) -> Subject:
@@ -128,7 +132,7 @@ def _self(asker: Principal, keyring: Keyring) -> Subject:
     record = keyring.keys.get(asker.key_id)
     if record is None or keyring.principal(record) != asker:
         raise WrongKey("Invalid API key")  # changed since this request was let in
-    return Subject(asker, record.scope)
+    return Subject(keyring.written(record), record.scope, bound=keyring.bound(record))
 
 
 def _might_be(asker: Principal, about: As, keyring: Keyring) -> Subject:
@@ -138,15 +142,20 @@ def _might_be(asker: Principal, about: As, keyring: Keyring) -> Subject:
         raise InvalidRequest("'as' takes 'key_id', or 'role' with or without 'tenant'")
     holder: Holder = asker.holder
     if not isinstance(about.tenant, UnsetType):
-        holder = TenantId(about.tenant)
-        tenant = keyring.tenants.get(holder)
-        if tenant is None or tenant.deleted_at is not None or not asker.governs(holder):
-            raise NotFound(f"Tenant '{about.tenant[:_SHOWN_CHARS]}' not found")
+        holder = _tenant(asker, about.tenant, keyring).id
     if role not in keyring.roles:
         known = ", ".join(sorted(keyring.roles))
         raise InvalidRequest(f"'{role[:_SHOWN_CHARS]}' is no role; the roles are {known}")
     record = KeyRecord(id=KeyId("as"), holder=holder, name="", role=role, digests=())
     return Subject(keyring.principal(record), record.scope)
+
+
+def _tenant(asker: Principal, tenant_id: str, keyring: Keyring) -> TenantRecord:
+    """Raises NotFound also for one that is none of the asker's business."""
+    tenant = keyring.tenants.get(TenantId(tenant_id))
+    if tenant is None or tenant.deleted_at is not None or not asker.governs(tenant.id):
+        raise NotFound(f"Tenant '{tenant_id[:_SHOWN_CHARS]}' not found")
+    return tenant
 
 
 def read_body(body: bytes) -> Asked | list[Asked]:
@@ -183,6 +192,8 @@ def question_of(asked: Asked) -> Question:
     items = [Item(kind, name) for kind, name in named if not isinstance(name, UnsetType)]
     if len(items) > 1:
         raise InvalidRequest("name one of 'tool', 'resource' and 'prompt'")
+    if not isinstance(asked.tenant, UnsetType) and permission is not Permission.TENANTS_WRITE:
+        raise InvalidRequest(f"'{permission}' is not about a tenant; ask for 'tenants:write'")
     if isinstance(asked.server, UnsetType):
         if items:
             raise InvalidRequest(f"name the 'server' of the {items[0].kind}")

@@ -82,15 +82,24 @@ class McpStream(Struct, frozen=True):
     serve: Callable[[Arrival, Permit, bytes, Responder], Abandonable | None]
 
 
-class McpPost(Struct, frozen=True):
-    """Serves what is posted to the MCP endpoint of one server; whatever becomes of it is answered,
-    so ``serve`` does not raise."""
+class Visits(Protocol):
+    """Serves the requests that one caller makes with one head."""
 
-    serve: Callable[[Arrival, Permit, bytes, Responder], Abandonable | None]
+    def serve(self, arrival: Arrival, body: bytes, responder: Responder) -> Abandonable | None:
+        """Serve one. Never raises; ``responder`` hears of it, maybe before this returns."""
+
+
+class McpVisits(Struct, frozen=True):
+    """Serves an MCP endpoint of one server to clients that repeat their heads.
+
+    ``enter`` is asked once for all requests with the same head, as long as the permit holds.
+    """
+
+    enter: Callable[[Arrival, Permit], Visits]
 
 
 Handler: TypeAlias = (
-    Probe | OnGateway | OnServer | OnRequest | OnCaller | McpPoint | McpStream | McpPost
+    Probe | OnGateway | OnServer | OnRequest | OnCaller | McpPoint | McpStream | McpVisits
 )
 
 

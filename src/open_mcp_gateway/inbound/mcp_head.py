@@ -11,8 +11,9 @@ from typing import Final
 
 from msgspec import Struct
 
+from open_mcp_gateway.errors import NotAcceptable
 from open_mcp_gateway.inbound.arrival import Arrival
-from open_mcp_gateway.protocol.eras import LEGACY_VERSIONS
+from open_mcp_gateway.protocol.classify import outside_sessions
 from open_mcp_gateway.protocol.routing import Routing, routing_of
 
 SESSION_HEADER: Final = b"mcp-session-id"
@@ -43,8 +44,8 @@ class McpHead(Struct, frozen=True, kw_only=True):
     version: str | None
     """``MCP-Protocol-Version``, the first if there are several."""
 
-    of_session: bool
-    """That is one of the session era, or missing: nothing but a body makes the request modern."""
+    outside_sessions: bool
+    """That is none of the session era."""
 
     routing: Routing
 
@@ -52,8 +53,8 @@ class McpHead(Struct, frozen=True, kw_only=True):
 def mcp_head(arrival: Arrival) -> McpHead:
     """What the head of ``arrival`` says; for ``Arrival.read``."""
     sessions = [value for name, value in arrival.headers if name == SESSION_HEADER]
-    raw_version = arrival.header(_VERSION_HEADER)
-    version = None if raw_version is None else raw_version.strip().decode("latin-1")
+    sent = arrival.header(_VERSION_HEADER)
+    version = None if sent is None else sent.strip().decode("latin-1")
     takes_events = _takes(arrival, EVENTS)
     return McpHead(
         takes_events=takes_events,
@@ -61,9 +62,15 @@ def mcp_head(arrival: Arrival) -> McpHead:
         session_id=sessions[0].strip().decode("latin-1") if len(sessions) == 1 else None,
         names_session=bool(sessions),
         version=version,
-        of_session=version is None or version in LEGACY_VERSIONS,
+        outside_sessions=outside_sessions(version),
         routing=routing_of(arrival.headers),
     )
+
+
+def not_acceptable(*needed: bytes) -> NotAcceptable:
+    """The client does not take every media type that the answer may come in."""
+    kinds = ", ".join(kind.decode() for kind in needed)
+    return NotAcceptable(f"the Accept header must list {kinds}")
 
 
 def _takes(arrival: Arrival, media: bytes) -> bool:

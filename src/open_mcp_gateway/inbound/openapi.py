@@ -21,8 +21,8 @@ from open_mcp_gateway.inbound.explaining import Questions
 from open_mcp_gateway.inbound.handlers import (
     Handler,
     McpPoint,
-    McpPost,
     McpStream,
+    McpVisits,
     OnCaller,
     Probe,
     Request,
@@ -229,7 +229,7 @@ def _body(where: tuple[str, str], route: Route[Handler]) -> dict[str, Any] | Non
         return _ref(form.__name__)
     if where == ("POST", "/mcp"):
         return _ENVELOPE
-    takes_mcp = where[0] == "POST" and isinstance(route.handler, McpPoint | McpStream | McpPost)
+    takes_mcp = where[0] == "POST" and isinstance(route.handler, McpPoint | McpStream | McpVisits)
     return _MESSAGE if takes_mcp else None
 
 
@@ -239,8 +239,10 @@ def _summary(handler: Handler) -> str:
         function: Callable[..., object] = handler.answer
     elif isinstance(handler, McpPoint):
         return "Send a message to the server that the request names"
-    elif isinstance(handler, McpStream | McpPost):
+    elif isinstance(handler, McpStream):
         function = handler.serve
+    elif isinstance(handler, McpVisits):
+        function = handler.enter
     else:
         function = handler.run
     return (inspect.getdoc(function) or "").partition("\n")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from open_mcp_gateway.errors import GatewayError, NotFound
@@ -26,24 +27,31 @@ class SessionSink(Waiting):
 
     __slots__ = (
         "_gone",
+        "_headers",
         "_log",
+        "_on_outcome",
         "_outlet",
         "_request_id",
         "_responder",
         "_session",
     )
 
-    headers: Headers = ()
-    """Of the answer, beside the usual ones."""
-
-    _outlet: Outlet
-    """Set with the stream."""
-
-    def __init__(self, session: HttpSession, responder: Responder, request_id: str) -> None:
+    def __init__(
+        self,
+        session: HttpSession,
+        responder: Responder,
+        request_id: str,
+        *,
+        on_outcome: Callable[[HttpSession], None] | None = None,
+        headers: Headers = (),
+    ) -> None:
         self._session = session
+        self._headers = headers
         self._responder = responder
         self._request_id = request_id
+        self._on_outcome = on_outcome
         self._log: StreamLog | None = None
+        self._outlet: Outlet | None = None
         self._gone = False
 
     def message(self, data: bytes) -> None:
@@ -60,7 +68,7 @@ class SessionSink(Waiting):
         """The stream of the answer; None where the client left before it heard of one."""
         if self._log is None and not self._gone:
             self._log = self._session.new_stream()
-            self._outlet = self._responder.open_stream(self.headers)
+            self._outlet = self._responder.open_stream(self._headers)
             primed = self._session.core.version >= PRIMED_SINCE
             self._log.attach(self._outlet, primed=primed)
         return self._log
@@ -69,8 +77,10 @@ class SessionSink(Waiting):
         self._session.core.pose_through(question, self.message)
 
     def answer(self, data: bytes) -> None:
+        if self._on_outcome is not None:
+            self._on_outcome(self._session)
         if self._log is None:
-            self._responder.respond(Reply(200, data, self.headers))
+            self._responder.respond(Reply(200, data, self._headers))
         else:
             self._end(Reply(200, data))
 
@@ -85,6 +95,8 @@ class SessionSink(Waiting):
         self._log.end()
 
     def fail(self, error: GatewayError) -> None:
+        if self._on_outcome is not None:
+            self._on_outcome(self._session)
         if isinstance(error, NotFound):
             self._end(rpc_failure(error, self._request_id))
         else:

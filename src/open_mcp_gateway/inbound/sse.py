@@ -39,7 +39,7 @@ MAX_SESSIONS_PER_KEY: Final = 1000
 class SseSession:
     """One open stream and the session it is."""
 
-    __slots__ = ("_forget", "core", "leaving", "outlet", "principal")
+    __slots__ = ("_forget", "core", "outlet", "principal")
 
     def __init__(
         self,
@@ -52,18 +52,10 @@ class SseSession:
         self.principal = principal
         self.outlet = outlet
         self._forget = forget
-        self.leaving = False
-        """It ends as soon as all its requests are answered."""
 
     def send(self, data: bytes) -> None:
         """One message for the client."""
         self.outlet.send(encode_event(data, event="message"))
-        self.leave_at_rest()
-
-    def leave_at_rest(self) -> None:
-        """End it if it is to end and nothing is in flight."""
-        if self.leaving and not self.core.inflight:
-            self.end()
 
     def abandon(self) -> None:
         """The connection is gone, and with it the session."""
@@ -133,7 +125,6 @@ class SseEndpoint:
         responder.respond(ACCEPTED)
         if call.id is None or raw_id_of(message) is None:
             core.notification(Call(call.method, None, call.params))
-            session.leave_at_rest()  # the last one may just have been called off
         else:
             core.take(call, ChannelSink(core, session.send, arrival.request_id), arrival.request_id)
 
@@ -165,8 +156,10 @@ class SseEndpoint:
     def drain(self) -> None:
         """End every session as soon as all its requests are answered."""
         for session in tuple(self._sessions.values()):
-            session.leaving = True
-            session.leave_at_rest()
+            if session.core.inflight:
+                session.core.on_rest = session.end
+            else:
+                session.end()
 
     def sweep(self) -> None:
         """Called now and then: give up questions that nobody answered."""

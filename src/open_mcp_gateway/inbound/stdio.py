@@ -35,6 +35,7 @@ from open_mcp_gateway.inbound.outbox import Outbox
 from open_mcp_gateway.inbound.stdio_era import INITIALIZE, ConnectionEra
 from open_mcp_gateway.inbound.stdio_sinks import ModernSink, PlainSink, SessionSink
 from open_mcp_gateway.inbound.stdio_words import StdioWords
+from open_mcp_gateway.names import ServerId
 from open_mcp_gateway.pipeline.agreement import string_in
 from open_mcp_gateway.pipeline.errand import Errand
 from open_mcp_gateway.pipeline.exchange import Exchange
@@ -99,6 +100,11 @@ class StdioFace:
     def stop(self) -> None:
         """End now, whatever is in flight."""
         self._scope.cancel()
+
+    def rejoin(self, _server_id: ServerId) -> None:
+        """A connection to the server has opened: a session of an earlier one goes on with it."""
+        if self._session is not None:
+            self._session.rejoin()
 
     async def run(self) -> None:
         """Serve until the client closes stdin and every request has its answer, or is gone."""

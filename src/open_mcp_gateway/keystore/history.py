@@ -21,6 +21,11 @@ def tag_of(run: Run, rev: int) -> str:
     return str(rows[0][0]) if rows else ""
 
 
+def is_rewritten(run: Run, rev: int, known_rev: int, known_tag: str | None) -> bool:
+    """Whether the history that led to ``rev`` is not the one that is known."""
+    return known_tag is not None and (rev < known_rev or tag_of(run, known_rev) != known_tag)
+
+
 def add(run: Run, rev: int) -> str:
     """Leave the tag of the change to ``rev``, and give it."""
     tag = new_tag()

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from open_mcp_gateway.errors import InvalidConfig, Problem
 from open_mcp_gateway.keystore.rows import Row, Value
+from open_mcp_gateway.names import alike
 
 WHERE: Final = "auth.store"
 INIT: Final = "open-mcp-gateway keys init"
@@ -22,6 +23,8 @@ class Run(Protocol):
 
     def __call__(self, sql: str, values: Sequence[Value] = (), /) -> list[Row]: ...
 
+
+Statement: TypeAlias = str | Callable[[Run], None]
 
 _FIRST: Final = (
     """CREATE TABLE auth_meta (
@@ -86,9 +89,23 @@ _SECOND: Final = (
     "INSERT INTO auth_changes (rev, tag) SELECT rev, ? FROM auth_meta",
 )
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _SECOND)
+
+def _add_likeness(run: Run) -> None:
+    for key_id, name in run("SELECT id, name FROM api_keys"):
+        run("UPDATE api_keys SET alike = ? WHERE id = ?", [alike(str(name)), key_id])
+
+
+# Not unique: stores of before may have names that are alike, and those keys have to go on.
+_THIRD: Final = (
+    "ALTER TABLE api_keys ADD COLUMN alike TEXT",
+    _add_likeness,
+    """CREATE INDEX api_keys_live_alike ON api_keys (COALESCE(tenant_id, ''), alike)
+        WHERE revoked_at IS NULL""",
+)
+
+MIGRATIONS: Final[tuple[Sequence[Statement], ...]] = (_FIRST, _SECOND, _THIRD)
 """In order; the n-th makes schema n. What was released is never changed, only added to.
-A ``?`` stands for a new tag."""
+A ``?`` stands for a new tag; what no statement can say is a function."""
 
 
 def new_tag() -> str:
@@ -102,7 +119,7 @@ def migrate(
     *,
     create: bool,
     place: str,
-    migrations: Sequence[Sequence[str]] = MIGRATIONS,
+    migrations: Sequence[Sequence[Statement]] = MIGRATIONS,
 ) -> None:
     """Bring the store to the newest schema. The caller holds a lock against doing it twice at once.
 
@@ -135,7 +152,10 @@ def migrate(
         return
     for step in migrations[found or 0 :]:
         for statement in step:
-            run(statement, [new_tag()] if "?" in statement else ())
+            if isinstance(statement, str):
+                run(statement, [new_tag()] if "?" in statement else ())
+            else:
+                statement(run)
     run("UPDATE auth_meta SET schema = ?", [newest])
 
 

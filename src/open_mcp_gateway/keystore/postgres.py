@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final, TypeAlias, TypeVar, final
+from typing import Final, TypeAlias, final
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from open_mcp_gateway.errors import InvalidConfig, Problem, StoreUnavailable
-from open_mcp_gateway.keystore import sql, uses
+from open_mcp_gateway.keystore import sql
 from open_mcp_gateway.keystore.migrate import WHERE, Run, migrate, unusable
 from open_mcp_gateway.keystore.rows import Row, Value
-from open_mcp_gateway.keystore.store import StoreChanges, Transaction
-from open_mcp_gateway.names import KeyId
+from open_mcp_gateway.keystore.sql_store import SqlStore
 
-Result = TypeVar("Result")
 _Link: TypeAlias = "psycopg.Connection[tuple[object, ...]]"
 
 CHANNEL: Final = "open_mcp_gateway_keys"
@@ -136,7 +134,7 @@ def _run(link: _Link, statement: str, values: Sequence[Value] = ()) -> list[Row]
 
 
 @final
-class PostgresStore:
+class PostgresStore(SqlStore):
     """``KeyStore`` over a database that has the newest schema."""
 
     warnings: tuple[str, ...] = ()
@@ -162,18 +160,6 @@ class PostgresStore:
 
     def announce(self, run: Run, rev: int) -> None:
         run("SELECT pg_notify(?, ?)", [CHANNEL, str(rev)])
-
-    def read(self, after_rev: int = -1, tag: str | None = None) -> StoreChanges:
-        return sql.read(self, after_rev, tag)
-
-    def transact(self, work: Callable[[Transaction], Result]) -> tuple[Result, StoreChanges]:
-        return sql.transact(self, work)
-
-    def note_use(self, used: Mapping[KeyId, float]) -> None:
-        uses.note_use(self, used)
-
-    def used_since(self, after_s: float) -> Mapping[KeyId, float]:
-        return uses.used_since(self, after_s)
 
     def wait_for_change(self, timeout_s: float) -> bool:
         for _ in range(max(1, math.ceil(timeout_s / POLL_S))):

@@ -27,7 +27,7 @@ from open_mcp_gateway.keystore.rows import (
     tenant_values,
 )
 from open_mcp_gateway.keystore.store import Remembered, StoreChanges, Transaction
-from open_mcp_gateway.names import KeyId, TenantId
+from open_mcp_gateway.names import KeyId, TenantId, alike
 
 Result = TypeVar("Result")
 
@@ -117,8 +117,8 @@ class SqlTransaction(Transaction):
         return _first_key(self._run, owner, [digest])
 
     def live_key_named(self, holder: Holder, name: str) -> KeyRecord | None:
-        where = f"{_HELD_BY} AND name = ? AND revoked_at IS NULL"
-        return _first_key(self._run, where, [*_held_by(holder), name])
+        where = f"{_HELD_BY} AND alike = ? AND revoked_at IS NULL"
+        return _first_key(self._run, where, [*_held_by(holder), alike(name)])
 
     def keys_of(self, holder: Holder) -> list[KeyRecord]:
         return _keys(self._run, _HELD_BY, _held_by(holder))
@@ -133,6 +133,7 @@ class SqlTransaction(Transaction):
         values = key_values(record, self._rev)
         self._refuse_taken(record)
         self._run(_PUT_KEY, values)
+        self._run("UPDATE api_keys SET alike = ? WHERE id = ?", [alike(record.name), record.id])
         self._run("DELETE FROM key_secrets WHERE key_id = ?", [record.id])
         for version, digest in enumerate(record.digests, 1):
             self._run(
@@ -146,16 +147,23 @@ class SqlTransaction(Transaction):
         return written
 
     def _refuse_taken(self, record: KeyRecord) -> None:
-        if record.revoked_at is None:
-            namesake = self.live_key_named(record.holder, record.name)
-            if namesake is not None and namesake.id != record.id:
-                raise Conflict("There is a key of that name already.", code="name_taken")
+        if record.revoked_at is None and self._is_name_taken(record):
+            raise Conflict("There is a key of that name already.", code="name_taken")
         if len(set(record.digests)) != len(record.digests):
             raise Conflict("One secret is given twice.", code="key_taken")
         for digest in record.digests:
             owner = self.key_with_digest(digest)
             if owner is not None and owner.id != record.id:
                 raise Conflict("Another key has this secret.", code="key_taken")
+
+    def _is_name_taken(self, record: KeyRecord) -> bool:
+        before = self.key(record.id)
+        kept = before is not None and before.revoked_at is None and before.name == record.name
+        if kept and before is not None and before.holder == record.holder:
+            return False  # Others may be alike since before that was looked at.
+        where = f"{_HELD_BY} AND alike = ? AND revoked_at IS NULL AND id <> ?"
+        values = [*_held_by(record.holder), alike(record.name), record.id]
+        return _first_key(self._run, where, values) is not None
 
     def put_tenant(self, record: TenantRecord) -> TenantRecord:
         self._run(_PUT_TENANT, tenant_values(record, self._rev))
@@ -229,11 +237,15 @@ def current_rev(run: Run) -> int:
 
 
 def transact(
-    database: Database, work: Callable[[Transaction], Result]
+    database: Database,
+    work: Callable[[Transaction], Result],
+    known_rev: int,
+    known_tag: str | None,
 ) -> tuple[Result, StoreChanges]:
     """``KeyStore.transact``."""
     with database.changing() as run:
         before = current_rev(run)
+        rewritten = history.is_rewritten(run, before, known_rev, known_tag)
         change = SqlTransaction(run, before + 1)
         try:
             result = work(change)
@@ -245,7 +257,7 @@ def transact(
         run("UPDATE auth_meta SET rev = ? WHERE id = 1", [changes.rev])
         tag = history.add(run, changes.rev)
         database.announce(run, changes.rev)
-    return result, replace(changes, tag=tag)
+    return result, replace(changes, tag=tag, rewritten=rewritten)
 
 
 def position(run: Run) -> tuple[int, str]:
@@ -260,9 +272,7 @@ def read(
     """``KeyStore.read``; ``everything`` whatever is known."""
     with database.reading() as run:
         rev, tag = position(run)
-        rewritten = known_tag is not None and (
-            rev < after_rev or history.tag_of(run, after_rev) != known_tag
-        )
+        rewritten = history.is_rewritten(run, rev, after_rev, known_tag)
         whole = everything or rewritten or after_rev < 0
         since = [-1 if whole else after_rev]
         try:

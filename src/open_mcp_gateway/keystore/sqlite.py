@@ -6,19 +6,17 @@ import math
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, TypeVar, final
+from typing import Final, final
 
 from open_mcp_gateway.errors import InvalidConfig, StoreUnavailable
-from open_mcp_gateway.keystore import sql, uses
+from open_mcp_gateway.keystore import sql
 from open_mcp_gateway.keystore.migrate import Run, migrate, no_store, unusable
 from open_mcp_gateway.keystore.rows import Row, Value
-from open_mcp_gateway.keystore.store import StoreChanges, Transaction
-from open_mcp_gateway.names import KeyId
-
-Result = TypeVar("Result")
+from open_mcp_gateway.keystore.sql_store import SqlStore
+from open_mcp_gateway.keystore.store import StoreChanges
 
 BUSY_S: Final = 5.0
 """How long to wait for another process that writes."""
@@ -77,7 +75,7 @@ def _failures_named() -> Iterator[None]:
 
 
 @final
-class SqliteStore:
+class SqliteStore(SqlStore):
     """``KeyStore`` over a file that is there and has the newest schema."""
 
     def __init__(self, path: Path, warnings: tuple[str, ...]) -> None:
@@ -125,15 +123,6 @@ class SqliteStore:
         if changes.whole:
             self._read_file_number = file_number
         return changes
-
-    def transact(self, work: Callable[[Transaction], Result]) -> tuple[Result, StoreChanges]:
-        return sql.transact(self, work)
-
-    def note_use(self, used: Mapping[KeyId, float]) -> None:
-        uses.note_use(self, used)
-
-    def used_since(self, after_s: float) -> Mapping[KeyId, float]:
-        return uses.used_since(self, after_s)
 
     def wait_for_change(self, timeout_s: float) -> bool:
         if self._was_replaced() or self._file_number != self._read_file_number:

@@ -48,7 +48,7 @@ class Transaction(Protocol):
     def key(self, key_id: KeyId) -> KeyRecord | None: ...
     def key_with_digest(self, digest: bytes) -> KeyRecord | None: ...
     def live_key_named(self, holder: Holder, name: str) -> KeyRecord | None:
-        """The one that is not revoked."""
+        """One that is not revoked and has that name, or one that is ``alike``."""
 
     def keys_of(self, holder: Holder) -> list[KeyRecord]:
         """Revoked ones too."""
@@ -64,7 +64,8 @@ class Transaction(Protocol):
         ``rev``, moments in whole milliseconds, and the latest use that anybody noted.
 
         Raises:
-            Conflict: ``name_taken`` by another key of the holder that is not revoked, or
+            Conflict: ``name_taken`` by another key of the holder that is not revoked and whose name
+                is ``alike``, though what was so already may stay; or
                 ``key_taken``: another key has one of the digests, revoked or not.
             ValueError: it is not a record of the store, or has no moment of creation.
         """
@@ -97,9 +98,17 @@ class KeyStore(Protocol):
         history, or may have: see ``StoreChanges``.
         """
 
-    def transact(self, work: Callable[[Transaction], Result]) -> tuple[Result, StoreChanges]:
+    def transact(
+        self,
+        work: Callable[[Transaction], Result],
+        known_rev: int = -1,
+        known_tag: str | None = None,
+    ) -> tuple[Result, StoreChanges]:
         """Run ``work`` as one change; what it raises undoes all of it. Gives its result and what it
-        wrote, at the new revision. A ``work`` that wrote nothing changes no revision."""
+        wrote, at the new revision. A ``work`` that wrote nothing changes no revision.
+
+        With the revision that is known and its tag also whether the store was ``rewritten``.
+        """
 
     def wait_for_change(self, timeout_s: float) -> bool:
         """Wait until another process may have changed something, or until the time is up. True may

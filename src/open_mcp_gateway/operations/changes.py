@@ -1,26 +1,39 @@
-"""One change to the store at a time, in force in this process before anybody is told of it."""
+"""What is written to the store, by this process or another, comes into force in that order."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TypeVar, final
 
 import anyio
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 
+from open_mcp_gateway.access.keyring import Keyring
 from open_mcp_gateway.errors import NotConfigured
-from open_mcp_gateway.keystore.store import KeyStore, StoreChanges, Transaction
+from open_mcp_gateway.keystore.store import KeyStore, Transaction
+from open_mcp_gateway.operations.inforce import KeysInForce
+
+log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
 
 @final
 class Changer:
-    """Carries changes out. ``turn`` puts what was written in force, on the event loop."""
+    """The only one who writes to ``store`` and reads it. ``keys`` is what is in force of it, and
+    ``turn`` is told of every other keyring, on the event loop.
 
-    __slots__ = ("_lock", "_store", "_turn")
+    One lock from the store to the keyring: whatever was read or written first is in force first, so
+    that nothing older takes the place of anything newer, not even where the store itself went back.
+    """
 
-    def __init__(self, store: KeyStore | None, turn: Callable[[StoreChanges], None]) -> None:
+    __slots__ = ("_lock", "_store", "_turn", "keys")
+
+    def __init__(
+        self, store: KeyStore | None, keys: KeysInForce, turn: Callable[[Keyring], None]
+    ) -> None:
+        self.keys = keys
         self._store = store
         self._turn = turn
         self._lock = anyio.Lock()
@@ -34,23 +47,39 @@ class Changer:
         """
         store = self._checked_store()
         async with self._lock:
-            # What is written must come into force, whether or not anybody still waits for it. The
-            # lock keeps two changes from coming into force in another order than they were made.
+            known = self.keys.rev, self.keys.tag
+            # What is written must come into force, whether or not anybody still waits for it.
             with anyio.CancelScope(shield=True):
-                result, changes = await to_thread.run_sync(store.transact, work)
+                result, changes = await to_thread.run_sync(store.transact, work, *known)
                 if changes.keys or changes.tenants:
-                    self._turn(changes)
+                    self._put_in_force(lambda: self.keys.take(changes))
         return result
 
-    async def catch_up(self, after_rev: int) -> None:
-        """Put in force what was written after a revision, by whichever process.
+    async def catch_up(self, limiter: CapacityLimiter | None = None) -> None:
+        """Put in force what was written to the store, by whichever process.
 
+        With a ``limiter`` for its thread the reading is given up on when the caller is cancelled.
         Raises as ``change``.
         """
         store = self._checked_store()
         async with self._lock:
-            with anyio.CancelScope(shield=True):
-                self._turn(await to_thread.run_sync(store.read, after_rev))
+            after_rev, tag = self.keys.rev, self.keys.tag
+            with anyio.CancelScope(shield=limiter is None):
+                changes = await to_thread.run_sync(
+                    store.read, after_rev, tag, limiter=limiter, abandon_on_cancel=True
+                )
+            if changes.rewritten:
+                log.warning(
+                    "the key store went back in time: what was revoked since may open again",
+                    extra={"rev": changes.rev, "rev_before": after_rev},
+                )
+            self._put_in_force(lambda: self.keys.follow(changes))
+
+    def _put_in_force(self, taken: Callable[[], Keyring]) -> None:
+        before = self.keys.keyring
+        keyring = taken()
+        if keyring is not before:  # as it is when news is of a change of this process itself
+            self._turn(keyring)
 
     def _checked_store(self) -> KeyStore:
         if self._store is None:

@@ -9,12 +9,11 @@ from typing import Final, NoReturn, TypeVar, final
 import anyio
 from anyio import CapacityLimiter, to_thread
 
-from open_mcp_gateway.access.keyring import Keyring
 from open_mcp_gateway.clock import Clock
 from open_mcp_gateway.errors import StoreUnavailable
 from open_mcp_gateway.keystore.store import KeyStore
 from open_mcp_gateway.names import KeyId
-from open_mcp_gateway.operations.inforce import KeysInForce
+from open_mcp_gateway.operations.changes import Changer
 
 log = logging.getLogger(__name__)
 
@@ -38,23 +37,22 @@ Result = TypeVar("Result")
 
 @final
 class Follower:
-    """Follows ``store``. ``turn`` puts a keyring in force, ``lost`` says whether the store is;
-    ``used`` gives the keys that opened since it was last asked."""
+    """Follows ``store``; ``changer`` puts in force what it hears of. ``lost`` is told whether the
+    store is; ``used`` gives the keys that opened since it was last asked."""
 
     def __init__(
         self,
         store: KeyStore,
-        keys: KeysInForce,
+        changer: Changer,
         clock: Clock,
         *,
-        turn: Callable[[Keyring], None],
         lost: Callable[[bool], None],
         used: Callable[[], Collection[KeyId]],
     ) -> None:
         self._store = store
-        self._keys = keys
+        self._changer = changer
+        self._keys = changer.keys
         self._clock = clock
-        self._turn = turn
         self._tell_lost = lost
         self._used = used
         self._heard_at = clock.monotonic()
@@ -76,7 +74,7 @@ class Follower:
             try:
                 changed = await _in_thread(lambda: self._store.wait_for_change(WAIT_S), alone)
                 if changed or self._silent:
-                    await self._catch_up(alone)
+                    await self._changer.catch_up(alone)
             except StoreUnavailable as error:
                 self._fell_silent(error)
                 await anyio.sleep(PACE_S)
@@ -89,23 +87,6 @@ class Follower:
                 await anyio.sleep(PACE_S)
             else:
                 self._heard()
-
-    async def _catch_up(self, limiter: CapacityLimiter) -> None:
-        after_rev, tag = self._keys.rev, self._keys.tag
-        changes = await _in_thread(lambda: self._store.read(after_rev, tag), limiter)
-        if changes.rewritten:
-            log.warning(
-                "the key store went back in time: what was revoked since may open again",
-                extra={"rev": changes.rev, "rev_before": after_rev},
-            )
-        if changes.whole:
-            self._turn(self._keys.replace(changes))
-        elif changes.rev > after_rev:
-            before = self._keys.keyring
-            keyring = self._keys.take(changes)
-            self._keys.rev, self._keys.tag = changes.rev, changes.tag
-            if keyring is not before:  # as it is after a change of this process itself
-                self._turn(keyring)
 
     def _heard(self) -> None:
         self._heard_at = self._clock.monotonic()

@@ -86,14 +86,23 @@ class KeysInForce:
         self._configured = configured
         self.keyring = keyring
 
+    def follow(self, changes: StoreChanges) -> Keyring:
+        """The keyring with all that the store has had since ``rev``."""
+        if changes.whole:
+            return self.replace(changes)
+        keyring = self.take(changes)
+        self.rev, self.tag = changes.rev, changes.tag
+        return keyring
+
     def take(self, changes: StoreChanges) -> Keyring:
         """The keyring with what was written to the store.
 
-        What is no newer than what is known is passed over: a change of this process and the news of
-        other processes may overtake each other.
+        What is known already is passed over. Where the store was rewritten its revisions are others
+        than those that are known, so that nothing can be told from them, and all is taken.
         """
-        tenants = [one for one in changes.tenants if _newer(one, self._tenants.get(one.id))]
-        keys = [one for one in changes.keys if _newer(one, self._keys.get(one.id))]
+        every = changes.rewritten
+        tenants = [one for one in changes.tenants if every or _new(one, self._tenants.get(one.id))]
+        keys = [one for one in changes.keys if every or _new(one, self._keys.get(one.id))]
         if not (tenants or keys):
             return self.keyring
         free = _free(keys, self._configured)
@@ -161,7 +170,7 @@ def _say_unusable(stored: StoreChanges) -> None:
             )
 
 
-def _newer(one: KeyRecord | TenantRecord, known: KeyRecord | TenantRecord | None) -> bool:
+def _new(one: KeyRecord | TenantRecord, known: KeyRecord | TenantRecord | None) -> bool:
     return known is None or one.rev > known.rev
 
 

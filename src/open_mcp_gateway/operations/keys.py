@@ -29,7 +29,7 @@ from open_mcp_gateway.errors import (
     MalformedMessage,
     NotFound,
 )
-from open_mcp_gateway.keystore.store import KeyStore, Remembered, StoreChanges, Transaction
+from open_mcp_gateway.keystore.store import Remembered, Transaction
 from open_mcp_gateway.names import KeyId, RequestId
 from open_mcp_gateway.operations.changes import Changer
 from open_mcp_gateway.operations.keywork import KeyWork, Secret, governed
@@ -80,23 +80,17 @@ class Verdict(Struct, frozen=True, kw_only=True):
 
 
 class KeyAdmin:
-    """Key management; ``keyring`` gives what is in force, ``turn`` puts changes in force."""
+    """Key management; ``changer`` has what is in force, and carries changes out."""
 
-    def __init__(
-        self,
-        store: KeyStore | None,
-        keyring: Callable[[], Keyring],
-        turn: Callable[[StoreChanges], None],
-        clock: Clock,
-        random_bits: Callable[[int], int],
-        *,
-        last_used_s: Callable[[KeyRecord], float | None],
-    ) -> None:
-        self.keyring = keyring
+    def __init__(self, changer: Changer, clock: Clock, random_bits: Callable[[int], int]) -> None:
+        self.changer = changer
         self.clock = clock
-        self.last_used_s = last_used_s
-        self.changer = Changer(store, turn)
+        self.last_used_s = changer.keys.last_used_s
         self._random_bits = random_bits
+
+    def keyring(self) -> Keyring:
+        """What is in force."""
+        return self.changer.keys.keyring
 
     def get(self, clearance: Clearance, key_id: str) -> KeyRecord:
         """A key. Raises NotFound also for one that is none of the caller's business."""
@@ -237,9 +231,9 @@ class KeyAdmin:
 
         revoked, ended = await self.changer.change(work)
         known = self.keyring().keys.get(revoked.record.id)
-        if known is not None and known.rev < revoked.record.rev:
+        if known is not None and known.revoked_at is None:
             # Another process was first, and nothing was written. It holds here from now on too.
-            await self.changer.catch_up(revoked.record.rev - 1)
+            await self.changer.catch_up()
         for one in ended:
             _note("key revoked", one.id, clearance, request_id)
         return revoked

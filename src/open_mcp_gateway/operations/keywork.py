@@ -6,18 +6,20 @@ from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from open_mcp_gateway.access.authorize import require
 from open_mcp_gateway.access.keyring import Keyring
 from open_mcp_gateway.access.permit import Clearance
-from open_mcp_gateway.access.policy import holding_of, may_have, principal_of
+from open_mcp_gateway.access.policy import holding_along, holding_of, may_have, principal_of
 from open_mcp_gateway.auth.apikeys import digest_of
+from open_mcp_gateway.auth.identify import Holding
 from open_mcp_gateway.auth.keyformat import MadeKey, hint_of, make_key_id
 from open_mcp_gateway.auth.principal import PLATFORM, Holder, Platform, Principal
 from open_mcp_gateway.auth.records import KeyRecord, Source, TenantRecord
 from open_mcp_gateway.errors import Conflict, InvalidRequest, NotFound, Outdated, WrongKey
 from open_mcp_gateway.keystore.store import Transaction
-from open_mcp_gateway.names import TENANT_ID, KeyId, TenantId
+from open_mcp_gateway.names import TENANT_ID, KeyId, TenantId, alike
 from open_mcp_gateway.operations.admins import check_an_admin_stays, is_admin
 from open_mcp_gateway.operations.editing import patched_key
 from open_mcp_gateway.operations.local import LOCAL
@@ -35,6 +37,9 @@ from open_mcp_gateway.operations.tags import tag_of
 
 LONGEST_ID_CHARS: Final = 150
 """Of what is said back of an id."""
+
+MAX_GENERATIONS: Final = 16
+"""Of keys that were made each with the one before: what a key may do depends on all above it."""
 
 Secret: TypeAlias = MadeKey | bytes
 """A new secret, or the digest of one made elsewhere."""
@@ -81,7 +86,8 @@ class KeyWork:
             source=Source.STORE,
         )
         self._check_role(record)
-        check_subset(self.giver, self._rights(record))
+        check_subset(self.giver, self._written(record))
+        self._check_generation(record)
         self._check_name_free(record)
         self._check_digest_free(record)
         return self.tx.put_key(record)
@@ -95,8 +101,13 @@ class KeyWork:
         after = patched_key(record, patch, self.now_s)
         if patch.role is not UNSET:  # One whose role is gone can still be switched off.
             self._check_role(after)
-        check_subset(self.giver, self._rights(after))
-        self._check_name_free(after)
+        # What stays as it is written is not judged by that: it may say more than is given of it.
+        stays = patch.role is UNSET and patch.scope is UNSET and patch.ip_allow is UNSET
+        check_subset(self.giver, self._rights(after) if stays else self._written(after))
+        if not stays:
+            self._check_parent_has(after)
+        if after.name != record.name:
+            self._check_name_free(after)
         self.check_admins([record], [after])
         return self.tx.put_key(after)
 
@@ -140,23 +151,64 @@ class KeyWork:
         if clearance.principal is LOCAL:
             return Rights(principal=LOCAL, expires_at=None, ip_allow=None)
         key_id = clearance.principal.key_id
-        record = self.ring.keys.get(key_id)
-        if record is None or record.source is Source.STORE:
-            record = self.tx.key(key_id)
+        record = self._key(key_id)
         if record is None:
             raise WrongKey("Invalid API key")
         # What the door saw may be older than this: its tenant counts as it is now, too.
-        holding = holding_of(record, self._tenants(record), self.ring.roles)
-        reason = holding.not_live(self.now_s)
+        reason = self._own(record).not_live(self.now_s)
         if reason is not None:
             raise WrongKey("Invalid API key", reason=reason)
         rights = self._rights(record)
         require(rights.principal, clearance.permission)
         return rights
 
+    def _key(self, key_id: KeyId) -> KeyRecord | None:
+        """Of the configuration, else the newest of the store."""
+        record = self.ring.keys.get(key_id)
+        if record is None or record.source is Source.STORE:
+            record = self.tx.key(key_id)
+        return record
+
+    def _own(self, record: KeyRecord) -> Holding:
+        return holding_of(record, self._tenants(record), self.ring.roles)
+
     def _rights(self, record: KeyRecord) -> Rights:
+        """What a key has at this moment."""
+        holding = holding_along(record, self._key, self._own, {})
+        networks = holding.networks
+        return Rights(
+            principal=holding.principal,
+            expires_at=record.expires_at,
+            ip_allow=None if networks is None else tuple(str(one) for one in networks),
+        )
+
+    def _written(self, record: KeyRecord) -> Rights:
+        """What a key has whatever becomes of the one that it was made with."""
         principal = principal_of(record, self._tenants(record), self.ring.roles)
         return Rights(principal=principal, expires_at=record.expires_at, ip_allow=record.ip_allow)
+
+    def _check_parent_has(self, record: KeyRecord) -> None:
+        """Raises Escalation for what would be written and not given: a key has no more than the
+        one that it was made with, whoever changes it."""
+        parent = None if record.parent is None else self._key(record.parent)
+        if parent is not None:
+            written = self._written(record)
+            above = replace(written, principal=self._rights(parent).principal)
+            check_subset(
+                above, written, "A key cannot have more than the one that it was made with"
+            )
+
+    def _check_generation(self, record: KeyRecord) -> None:
+        """Raises Conflict for a key at the end of a line that is long enough."""
+        parent = record.parent
+        for _ in range(MAX_GENERATIONS):
+            if parent is None:
+                return
+            above = self._key(parent)
+            parent = None if above is None else above.parent
+        raise Conflict(
+            f"a key can have {MAX_GENERATIONS} above it and no more", code="too_many_generations"
+        )
 
     def _tenants(self, record: KeyRecord) -> dict[TenantId, TenantRecord]:
         """The one that holds a key, if there is one."""
@@ -193,9 +245,11 @@ class KeyWork:
 
     def _check_name_free(self, record: KeyRecord) -> None:
         other = self.tx.live_key_named(record.holder, record.name)
-        names = {one.name for one in self.ring.configured if one.holder == record.holder}
-        if record.name in names or (other is not None and other.id != record.id):
-            raise Conflict("a key of that name is live", code="name_taken")
+        names = {alike(one.name) for one in self.ring.configured if one.holder == record.holder}
+        if alike(record.name) in names or (other is not None and other.id != record.id):
+            raise Conflict(
+                "a key of that name, or of one that looks like it, is live", code="name_taken"
+            )
 
     def _check_digest_free(self, record: KeyRecord) -> None:
         """One secret is one key: nobody could say whose it is otherwise."""

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from open_mcp_gateway.auth.principal import Principal
 from open_mcp_gateway.auth.records import NEVER_S
-from open_mcp_gateway.auth.scope import UNNARROWED, Scope, beyond
+from open_mcp_gateway.auth.scope import UNNARROWED, Scope, beyond, surplus
 from open_mcp_gateway.errors import Escalation
 
 _CALLS: Final = ("servers", "tools", "resources", "prompts")
@@ -51,11 +51,13 @@ def excess(giver: Rights, given: Rights) -> tuple[str, ...]:
     return tuple(dict.fromkeys(over))
 
 
-def check_subset(giver: Rights, given: Rights) -> None:
-    """Raises Escalation if ``given`` has anything that ``giver`` has not."""
+def check_subset(
+    giver: Rights, given: Rights, text: str = "A key cannot give more than it has"
+) -> None:
+    """Raises Escalation with ``text`` if ``given`` has anything that ``giver`` has not."""
     over = excess(giver, given)
     if over:
-        raise Escalation("A key cannot give more than it has", excess=over)
+        raise Escalation(text, excess=over)
 
 
 def check_below(giver: Rights, held: Rights) -> None:
@@ -76,7 +78,7 @@ def _surplus(mine: Scope, theirs: Scope, members: tuple[str, ...]) -> list[str]:
     over = [
         f"{member}: {one}"
         for member in members
-        for one in beyond(getattr(theirs, member), getattr(mine, member))
+        for one in surplus(member, getattr(theirs, member), getattr(mine, member))
     ]
     # Of what is denied the child must deny as much or more.
     missing = beyond(mine.deny_tools, theirs.deny_tools)

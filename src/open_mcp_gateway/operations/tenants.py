@@ -2,7 +2,8 @@
 
 A tenant's namespaces are what its keys may reach at most, so giving a tenant a namespace is giving
 rights: nobody gives one that its own key is not allowed, nor any at all while it may not call
-everything in it, for that is what keys of the tenant then may.
+everything in it, for that is what keys of the tenant then may. Taking away is no less: who is
+narrowed changes, disables and deletes no tenant that reaches beyond that.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from msgspec import UNSET
 from msgspec.structs import replace
 
 from open_mcp_gateway.access.keyring import Keyring
 from open_mcp_gateway.access.permit import Clearance
+from open_mcp_gateway.access.tenancy import require_tenant
 from open_mcp_gateway.auth.principal import Principal
 from open_mcp_gateway.auth.records import Source, TenantRecord
 from open_mcp_gateway.clock import Clock
@@ -38,12 +39,15 @@ log = logging.getLogger(__name__)
 
 
 class TenantAdmin:
-    """Tenant management; ``keyring`` gives what is in force."""
+    """Tenant management; ``changer`` has what is in force, and carries changes out."""
 
-    def __init__(self, changer: Changer, keyring: Callable[[], Keyring], clock: Clock) -> None:
-        self.keyring = keyring
-        self.clock = clock
+    def __init__(self, changer: Changer, clock: Clock) -> None:
         self.changer = changer
+        self.clock = clock
+
+    def keyring(self) -> Keyring:
+        """What is in force."""
+        return self.changer.keys.keyring
 
     def get(self, clearance: Clearance, tenant_id: str) -> TenantRecord:
         """A tenant. Raises NotFound."""
@@ -73,7 +77,7 @@ class TenantAdmin:
                 created_at=doing.now_s,
                 source=Source.STORE,
             )
-            _check_within(doing.giver.principal, record, opens=True)
+            _check_within(doing.giver.principal, record)
             if record.id in doing.ring.tenants or tx.tenant(record.id) is not None:
                 raise Conflict("the id is or was a tenant's", code="id_taken")
             return tx.put_tenant(record)
@@ -93,19 +97,14 @@ class TenantAdmin:
     ) -> TenantRecord:
         """Change a tenant; ``rev`` is the tag of the state that the caller has seen."""
 
-        def work(tx: Transaction) -> TenantRecord:
-            doing = KeyWork(tx, self.keyring(), clearance, self.clock.wall())
-            before = _stored(doing, tenant_id, rev)
-            after = patched_tenant(before, patch, doing.now_s)
-            check_shown(after.name, "name")
-            # Also for a tenant that is only enabled again: that gives all it has.
-            if patch.namespaces is not UNSET or patch.disabled is not UNSET:
-                _check_within(doing.giver.principal, after, opens=_opens(before, after))
-            return tx.put_tenant(after)
+        def after(doing: KeyWork, before: TenantRecord) -> TenantRecord:
+            record = patched_tenant(before, patch, doing.now_s)
+            check_shown(record.name, "name")
+            _check_within(doing.giver.principal, record)
+            return record
 
-        record = await self.changer.change(work)
-        _note("tenant changed", record, clearance, request_id)
-        return record
+        what = "tenant changed"
+        return await self._change(what, clearance, tenant_id, after, request_id=request_id, rev=rev)
 
     async def delete(
         self,
@@ -117,15 +116,32 @@ class TenantAdmin:
     ) -> TenantRecord:
         """Delete a tenant that has no live keys."""
 
+        def after(doing: KeyWork, before: TenantRecord) -> TenantRecord:
+            if any(one.revoked_at is None for one in doing.tx.keys_of(before.id)):
+                raise Conflict("the tenant has keys; revoke them first", code="has_keys")
+            return replace(before, deleted_at=doing.now_s)
+
+        what = "tenant deleted"
+        return await self._change(what, clearance, tenant_id, after, request_id=request_id, rev=rev)
+
+    async def _change(
+        self,
+        what: str,
+        clearance: Clearance,
+        tenant_id: str,
+        after: Callable[[KeyWork, TenantRecord], TenantRecord],
+        *,
+        request_id: RequestId,
+        rev: str | None,
+    ) -> TenantRecord:
         def work(tx: Transaction) -> TenantRecord:
             doing = KeyWork(tx, self.keyring(), clearance, self.clock.wall())
-            record = _stored(doing, tenant_id, rev)
-            if any(one.revoked_at is None for one in tx.keys_of(record.id)):
-                raise Conflict("the tenant has keys; revoke them first", code="has_keys")
-            return tx.put_tenant(replace(record, deleted_at=doing.now_s))
+            before = _stored(doing, tenant_id, rev)
+            require_tenant(doing.giver.principal, clearance.permission, before)
+            return tx.put_tenant(after(doing, before))
 
         record = await self.changer.change(work)
-        _note("tenant deleted", record, clearance, request_id)
+        _note(what, record, clearance, request_id)
         return record
 
 
@@ -153,18 +169,11 @@ def _stored(doing: KeyWork, tenant_id: str, rev: str | None) -> TenantRecord:
     return record
 
 
-def _opens(before: TenantRecord, after: TenantRecord) -> bool:
-    """Whether keys of the tenant come to reach more by the change."""
-    enabled = before.disabled_at is not None and after.disabled_at is None
-    return enabled or not set(after.namespaces) <= set(before.namespaces)
-
-
-def _check_within(principal: Principal, record: TenantRecord, *, opens: bool) -> None:
+def _check_within(principal: Principal, record: TenantRecord) -> None:
     """Raises Escalation if the tenant could reach what the caller cannot."""
     allowed = principal.scope.namespaces
     over = tuple(f"namespaces: {one}" for one in record.namespaces if one not in allowed)
-    if opens:
-        over += calls_kept_from(principal)
+    over += calls_kept_from(principal)
     if over:
         raise Escalation("A key cannot give more than it has", excess=over)
 

@@ -50,8 +50,8 @@ class Receiver(Protocol):
     def overlong(self, front: bytes, back: bytes) -> None:
         """A message over the limit was skipped; these are its two ends."""
 
-    def undelivered(self, upstream_id: int, error: GatewayError) -> None:
-        """The request never got to the server."""
+    def undelivered(self, upstream_id: int, error: GatewayError, *, doubtful: bool) -> None:
+        """The request did not get to the server; ``doubtful``: nobody can tell whether it did."""
 
     def lost(self, loss: Loss) -> None:
         """The connection is over without ``aclose``; nothing follows."""

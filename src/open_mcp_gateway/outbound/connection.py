@@ -161,7 +161,9 @@ class Connection(asyncio.Protocol):
         elif not self._headed:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
-                self._break(Fault(f"sent headers of over {MAX_HEAD_BYTES} bytes", sent=True))
+                self._break(
+                    Fault(f"sent headers of over {MAX_HEAD_BYTES} bytes", sent=True, doubtful=True)
+                )
 
     def connection_lost(self, exc: Exception | None) -> None:
         exchange, self.exchange = self.exchange, None
@@ -229,7 +231,7 @@ class Connection(asyncio.Protocol):
             try:
                 self._inflater = Inflater(head.coding.lower())
             except BadCoding as error:
-                self._break(Fault(f"sent an answer that cannot be read: {error}", sent=True))
+                self._unreadable(error)
                 return
         self.exchange.head(head)
 
@@ -246,7 +248,7 @@ class Connection(asyncio.Protocol):
                 if self.exchange is not exchange:  # it had enough
                     return
         except BadCoding as error:
-            self._break(Fault(f"sent an answer that cannot be read: {error}", sent=True))
+            self._unreadable(error)
 
     def on_message_complete(self) -> None:
         if self._interim:
@@ -277,6 +279,10 @@ class Connection(asyncio.Protocol):
             exchange.fell(Fault(_CUT, sent=True, doubtful=True))
         else:
             exchange.done()
+
+    def _unreadable(self, error: BadCoding) -> None:
+        text = f"sent an answer that cannot be read: {error}"
+        self._break(Fault(text, sent=True, doubtful=True))
 
     def _break(self, fault: Fault) -> None:
         exchange = self.exchange

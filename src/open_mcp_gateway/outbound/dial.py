@@ -15,6 +15,19 @@ from open_mcp_gateway.outbound.proxy import Proxy
 STAGGER_S = 0.25
 """Head start of one address over the next. Source: RFC 8305 section 5."""
 
+SILENCE_S = 30
+"""After so long without a byte the other end is asked whether it is there."""
+
+ASK_EVERY_S = 15
+ASK_TIMES = 4
+"""Without an answer the connection is given up."""
+
+_KEEPALIVE = (
+    (("TCP_KEEPIDLE", "TCP_KEEPALIVE"), SILENCE_S),  # Linux and Windows; macOS
+    (("TCP_KEEPINTVL",), ASK_EVERY_S),
+    (("TCP_KEEPCNT",), ASK_TIMES),
+)
+
 _MAX_TUNNEL_HEAD_BYTES = 16 * 1024
 
 
@@ -150,11 +163,22 @@ async def _attempt(family: int, address: object) -> socket.socket:
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _notice_silence(sock)
         await asyncio.get_running_loop().sock_connect(sock, address)  # type: ignore[arg-type]
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _notice_silence(sock: socket.socket) -> None:
+    """Have the system find out when the other end is gone without a word, as after a power cut or
+    when something in between has forgotten the connection: who only listens never would."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for names, value in _KEEPALIVE:
+        option = next((getattr(socket, name) for name in names if hasattr(socket, name)), None)
+        if option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _winner(done: set[asyncio.Task[socket.socket]], errors: list[OSError]) -> socket.socket | None:

@@ -27,7 +27,7 @@ from open_mcp_gateway.errors import (
 from open_mcp_gateway.outbound.channel import Channel, Loss
 from open_mcp_gateway.outbound.handshake import DISCOVER
 from open_mcp_gateway.outbound.inflight import InFlight, not_handed_on
-from open_mcp_gateway.outbound.listing import FirstLook, has_tools
+from open_mcp_gateway.outbound.listing import Look, has_tools
 from open_mcp_gateway.outbound.noise import Noise
 from open_mcp_gateway.outbound.own_request import OwnRequest
 from open_mcp_gateway.outbound.peer import Audience, Handshake, Ticket, Waiter
@@ -68,9 +68,9 @@ class DuplexPeer:
         "_channel",
         "_closing",
         "_entry",
-        "_first_look",
         "_handshake",
         "_inflight",
+        "_look",
         "_loop",
         "_loss",
         "_lost_callbacks",
@@ -100,7 +100,7 @@ class DuplexPeer:
         self._loss: Loss | None = None
         self._closing = False
         self._tools = ToolSchemas(entry.spec.id)
-        self._first_look: FirstLook | None = None
+        self._look: Look | None = None
         """Only at stateless servers that have tools."""
         self._lost_callbacks: list[Callable[[GatewayError], None]] = []
         self._noise = Noise(self._name)
@@ -171,7 +171,7 @@ class DuplexPeer:
         return self._tools.fields(tool)
 
     def wait_for_tools(self, then: Callable[[], None]) -> bool:
-        return self._first_look is not None and self._first_look.wait(then)
+        return self._look is not None and self._look.wait(then)
 
     async def probe(self) -> None:
         if self._stamp is None:
@@ -192,7 +192,7 @@ class DuplexPeer:
     async def aclose(self) -> None:
         self._closing = True
         self._unasked.questions.void()
-        self._fail_all("was stopped during the call", "")
+        self._fail_all("was stopped", "")
         await self._channel.aclose()
 
     # As a Conversation
@@ -225,7 +225,8 @@ class DuplexPeer:
             self._stamp = Stamp(handshake.version)
             self._unasked.modern = True
             if has_tools(handshake):
-                self._first_look = FirstLook(self._tools, self._begin)
+                self._look = Look(self._tools, self._begin)
+                self._unasked.tools_changed = self._look.changed
 
     # As a Receiver
 
@@ -262,17 +263,17 @@ class DuplexPeer:
         else:
             self._fail(upstream_id, what)
 
-    def undelivered(self, upstream_id: int, error: GatewayError) -> None:
+    def undelivered(self, upstream_id: int, error: GatewayError, *, doubtful: bool) -> None:
         entry = self._inflight.pop(upstream_id, None)
         if entry is not None:
-            entry.waiter.failed(error)
+            entry.waiter.failed(entry.in_doubt(error) if doubtful else error)
 
     def lost(self, loss: Loss) -> None:
         if self._loss is not None or self._closing:
             return
         self._loss = loss
         self._unasked.questions.void()
-        self._fail_all(f"{loss.what} during the call", loss.detail)
+        self._fail_all(loss.what, loss.detail)
         callbacks, self._lost_callbacks = self._lost_callbacks, []
         for callback in callbacks:
             callback(UpstreamBroken(self._gone()))
@@ -330,7 +331,7 @@ class DuplexPeer:
                 message = own_result(entry, message, incoming)
             entry.waiter.answered(message, entry.id)
         except Unsound as flaw:
-            entry.waiter.failed(self._broken(str(flaw)))
+            entry.waiter.failed(entry.broken(self._name, str(flaw)))
         except Exception as error:  # noqa: BLE001 - a boundary: nothing else ends the call now
             entry.waiter.failed(not_handed_on(error, self._name))
 
@@ -350,15 +351,11 @@ class DuplexPeer:
         if upstream_id is None or not self._fail(upstream_id, f"broke the protocol: {error}"):
             self._noise.heard(len(message))
 
-    def _broken(self, what: str, detail: str = "") -> UpstreamBroken:
-        text = f"Server '{self._name}' {what}; it may have taken effect. {detail}".rstrip()
-        return UpstreamBroken(text)
-
     def _fail(self, upstream_id: int, what: str) -> bool:
         """False when there is no such call."""
         entry = self._inflight.pop(upstream_id, None)
         if entry is not None:
-            entry.waiter.failed(self._broken(what))
+            entry.waiter.failed(entry.broken(self._name, what))
         return entry is not None
 
     def _fail_all(self, what: str, detail: str) -> None:
@@ -369,7 +366,7 @@ class DuplexPeer:
         self._alarm, self._alarm_at_s = None, NEVER_S
         # One error for each: it is given the caller's id later on.
         for entry in entries:
-            entry.waiter.failed(self._broken(what, detail))
+            entry.waiter.failed(entry.broken_off(self._name, what, detail))
 
     def _set_alarm(self, at_s: float) -> None:
         if self._alarm is not None:

@@ -17,7 +17,6 @@ from open_mcp_gateway.errors import (
     Busy,
     GatewayError,
     InternalError,
-    UpstreamTimeout,
 )
 from open_mcp_gateway.outbound.answer import MAX_REDIRECTS, Reply, response_in
 from open_mcp_gateway.outbound.http_call import HttpCall, Told
@@ -43,7 +42,7 @@ class HttpPeer:
 
     def __init__(self, link: Link, handshake: Handshake) -> None:
         self.link = link
-        self._handshake = handshake
+        self.handshake = handshake
         self._calls: dict[int, HttpCall] = {}
         self._last_id = 0
         self._loop = asyncio.get_running_loop()
@@ -93,9 +92,9 @@ class HttpPeer:
     def misnumbered(self, call: HttpCall, answer: Incoming) -> None:
         """An answer to the POST of the call, but not under the call's id."""
         if answer.error is UNSET or answer.id == call.id or isinstance(answer.id, int):
-            self.fail(call, self.link.broken("answered with the id of another call"))
+            call.refuse("answered with the id of another call")
         elif not is_error(answer.error):
-            self.fail(call, self.link.broken("answered with an error that is none"))
+            call.refuse("answered with an error that is none")
         else:  # servers that could not read the id say null, or a word of their own
             self.answered(call, b'{"jsonrpc":"2.0","id":%d,"error":%b}' % (call.id, answer.error))
 
@@ -115,10 +114,6 @@ class HttpPeer:
         """Say to the server that it is over, unless it knows; bounded by the caller."""
 
     # Peer
-
-    @property
-    def handshake(self) -> Handshake:
-        return self._handshake
 
     @property
     def inflight(self) -> int:
@@ -180,7 +175,7 @@ class HttpPeer:
         if not self._closed:
             self._closed = True
             lost = self._ended is not None
-            self._end("was stopped; the call may have taken effect")
+            self._end("was stopped")
             with anyio.move_on_after(GOODBYE_S, shield=True):
                 await self.goodbye(lost=lost)
         with anyio.move_on_after(GOODBYE_S, shield=True):
@@ -258,7 +253,7 @@ class HttpPeer:
             call.redirects += 1
             self.again(call)
         else:
-            self.fail(call, self.link.failure(reply))
+            call.unanswered(reply)
 
     def again(self, call: HttpCall) -> None:
         """Send a call that the server did not take once more."""
@@ -292,8 +287,9 @@ class HttpPeer:
         self._held.clear()
         self._arm(math.inf)
         for call in list(self._calls.values()):
+            lost = call.lost(why)
             self.link.pool.withdraw(call)
-            self.fail(call, self.link.broken(why))
+            self.fail(call, lost)
 
     # Deadlines: one timer for all calls, set to the nearest of those it knew when it was set
 
@@ -313,10 +309,9 @@ class HttpPeer:
         due = [call for call in self._calls.values() if call.deadline_s <= now_s]
         for call in due:
             if self.forget(call):
+                late = call.late()
                 self.withdraw(call, "the deadline has passed")
-                call.waiter.failed(
-                    UpstreamTimeout(self.link.text(f"did not answer {call.call.method!r} in time"))
-                )
+                call.waiter.failed(late)
         self._timer = None
         self._arm(min((call.deadline_s for call in self._calls.values()), default=math.inf))
 

@@ -10,11 +10,16 @@ from typing import Protocol, final
 
 from msgspec import UNSET
 
-from open_mcp_gateway.errors import GatewayError, MalformedMessage
+from open_mcp_gateway.errors import (
+    GatewayError,
+    MalformedMessage,
+    UpstreamBroken,
+    UpstreamTimeout,
+)
 from open_mcp_gateway.outbound.answer import Collecting, Reply, is_response, read_message
 from open_mcp_gateway.outbound.http_exchange import Drain, Fault
 from open_mcp_gateway.outbound.inflight import not_handed_on
-from open_mcp_gateway.outbound.link import Link
+from open_mcp_gateway.outbound.link import DOUBT, Link
 from open_mcp_gateway.outbound.peer import Waiter
 from open_mcp_gateway.protocol.jsonrpc import Call, Incoming
 from open_mcp_gateway.protocol.responses import Unsound, sound
@@ -143,8 +148,7 @@ class HttpCall(Collecting):
         try:
             message = sound(answer, message, self.id)
         except Unsound as flaw:
-            text = f"{flaw}; the call may have taken effect"
-            self.peer.fail(self, self.peer.link.broken(text))
+            self.peer.fail(self, self.peer.link.broken(f"{flaw}{DOUBT}"))
         else:
             self.peer.received(self, answer, message)
 
@@ -170,14 +174,35 @@ class HttpCall(Collecting):
         if not self.peer.resume(self):
             self.peer.fail(
                 self,
-                self.peer.link.broken(
-                    "ended its event stream without an answer; the call may have taken effect"
-                ),
+                self.peer.link.broken(f"ended its event stream without an answer{DOUBT}"),
             )
 
     def refuse(self, text: str) -> None:
         self.peer.link.pool.withdraw(self)
-        self.peer.fail(self, self.peer.link.broken(text))
+        self.peer.fail(self, self.peer.link.broken(text + DOUBT))
+
+    def unanswered(self, reply: Reply) -> None:
+        """A whole response without an answer; after a refusal nothing can have been done."""
+        error = self.peer.link.failure(reply)
+        if isinstance(error, UpstreamBroken) and not 300 <= reply.status < 500:
+            error = UpstreamBroken(error.public + DOUBT)
+        self.peer.fail(self, error)
+
+    @property
+    def unsent(self) -> bool:
+        """It still waits for a session or a connection."""
+        return not self.request or self.peer.link.pool.waits(self)
+
+    def lost(self, why: str) -> UpstreamBroken:
+        """What the end of its peer ends it with."""
+        return self.peer.link.broken(why if self.unsent else why + DOUBT)
+
+    def late(self) -> UpstreamTimeout:
+        """What its deadline ends it with."""
+        link, method = self.peer.link, self.call.method
+        if self.unsent:
+            return UpstreamTimeout(link.text(f"could not be sent {method!r} in time"))
+        return UpstreamTimeout(link.text(f"did not answer {method!r} in time{DOUBT}"))
 
     def fell(self, fault: Fault) -> None:
         if not (self.streaming and self.peer.resume(self)):

@@ -16,6 +16,7 @@ from msgspec import UNSET, Raw
 from open_mcp_gateway.errors import GatewayError
 from open_mcp_gateway.outbound.answer import Reply, error_code
 from open_mcp_gateway.outbound.discovery import denies_modern, is_outage, modern_headers
+from open_mcp_gateway.outbound.doubt import NOT_AS_IT_WAS, Doubt
 from open_mcp_gateway.outbound.handshake import (
     DISCOVER,
     HEADER_MISMATCH,
@@ -26,7 +27,7 @@ from open_mcp_gateway.outbound.handshake import (
 from open_mcp_gateway.outbound.http import NO_ENDPOINT, HttpPeer, version_header
 from open_mcp_gateway.outbound.http_call import HttpCall
 from open_mcp_gateway.outbound.link import Link
-from open_mcp_gateway.outbound.listing import FIRST_LISTING_S, Listing, has_tools
+from open_mcp_gateway.outbound.listing import FIRST_LISTING_S, RELIST_AFTER_S, Listing, has_tools
 from open_mcp_gateway.outbound.peer import Handshake
 from open_mcp_gateway.outbound.relation import (
     CANCELLED,
@@ -54,9 +55,6 @@ from open_mcp_gateway.protocol.jsonrpc import (
 from open_mcp_gateway.protocol.mirrored import NOTHING, Fields, headers_for
 from open_mcp_gateway.protocol.surrogates import Lenient
 
-RELIST_AFTER_S: Final = 0.2
-"""Every listener hears of a change; one look at the tools is enough for all of them."""
-
 _OWN_RESULTS: Final = frozenset({LISTEN, LIST})
 """Methods whose results are not passed on as they came."""
 
@@ -79,11 +77,11 @@ class ModernPeer(HttpPeer):
         self._curious: list[Callable[[], None]] = []
         """Who waits for the same, elsewhere."""
         self._relisting: asyncio.TimerHandle | None = None
-        self._asking_again: asyncio.Task[None] | None = None
+        self._doubt = Doubt(self._denied, self._judge_anew)
 
     def learn_tools(self) -> None:
         """Find out what headers the server's tools need, without keeping anybody waiting for it."""
-        if has_tools(self._handshake):
+        if has_tools(self.handshake):
             self._first_listing = self._loop.call_later(FIRST_LISTING_S, self._stop_waiting)
             self._list()
 
@@ -125,7 +123,7 @@ class ModernPeer(HttpPeer):
             return False
         # A modern server reads the id before it refuses.
         if reply.status in NO_ENDPOINT if answer is None else answer.id != call.id:
-            self._doubt()
+            self._doubt.arise()
         return False
 
     def received(self, call: HttpCall, answer: Incoming, message: bytes) -> None:
@@ -208,10 +206,10 @@ class ModernPeer(HttpPeer):
     def _change_version(self, call: HttpCall, message: bytes) -> None:
         judged = judge_discovery(message)
         if not isinstance(judged, AskAgain):
-            self._doubt()
+            self._doubt.arise()
             self.fail(call, self.link.broken("refused the protocol version agreed on"))
             return
-        self._handshake = msgspec.structs.replace(self._handshake, version=judged.version)
+        self.handshake = msgspec.structs.replace(self.handshake, version=judged.version)
         self._stamp = Stamp(judged.version)
         self._version_header = version_header(judged.version)
         self.word(call)
@@ -219,23 +217,15 @@ class ModernPeer(HttpPeer):
 
     # Whether it still is what it was when it was reached
 
-    def _doubt(self) -> None:
-        """Ask whether the server is still modern. One answer to one caller, which may come from
-        something in between, must not take the server from all the others."""
-        if self._asking_again is None and self._ended is None:
-            self._asking_again = self._loop.create_task(self._inquire())
+    async def _denied(self) -> bool:
+        return await denies_modern(self.link, self.handshake.version)
 
-    async def _inquire(self) -> None:
-        denied = await denies_modern(self.link, self._handshake.version)
-        self._asking_again = None
-        if denied:
-            self._on_misjudged()
-            self.lose("no longer speaks as it did when it was reached; call again")
+    def _judge_anew(self) -> None:
+        self._on_misjudged()
+        self.lose(NOT_AS_IT_WAS)
 
     async def goodbye(self, *, lost: bool) -> None:  # noqa: ARG002 - for the other era
-        if self._asking_again is not None:
-            self._asking_again.cancel()
-            await asyncio.wait([self._asking_again])
+        await self._doubt.dispel()
 
     def _learn_headers(self, call: HttpCall) -> None:
         try:
@@ -249,7 +239,14 @@ class ModernPeer(HttpPeer):
 
     def _tools_changed(self) -> None:
         if self._relisting is None:
-            self._relisting = self._loop.call_later(RELIST_AFTER_S, self._list)
+            self._relisting = self._loop.call_later(RELIST_AFTER_S, self._relist)
+
+    def _relist(self) -> None:
+        self._relisting = None
+        if self._listing is None:
+            self._list()
+        else:  # that may have seen what was before the change
+            self._tools_changed()
 
     def _list(self) -> None:
         """Go through all pages once more, unless that is under way."""

@@ -7,35 +7,31 @@ Spec: 2025-11-25 basic/transports#session-management and basic/lifecycle; the sa
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable
 
 import anyio
-from msgspec import UNSET, Struct
+from msgspec import UNSET
 
 from open_mcp_gateway.errors import Busy, UpstreamError
+from open_mcp_gateway.outbound import http_opening as opening
 from open_mcp_gateway.outbound.answer import Reply, error_code
-from open_mcp_gateway.outbound.handshake import (
-    INITIALIZE,
-    INITIALIZED,
-    NoWay,
-    initialize_params,
-    read_initialize,
-)
-from open_mcp_gateway.outbound.http import NO_ENDPOINT, HttpPeer, version_header
+from open_mcp_gateway.outbound.doubt import NOT_AS_IT_WAS, Doubt
+from open_mcp_gateway.outbound.http import NO_ENDPOINT, HttpPeer
 from open_mcp_gateway.outbound.http_call import HttpCall, Resumption
+from open_mcp_gateway.outbound.http_opening import Refused, Session
 from open_mcp_gateway.outbound.http_stream import StandingStream, pause_s, stream_request
-from open_mcp_gateway.outbound.link import Link
-from open_mcp_gateway.outbound.peer import Audience, Handshake, Manner
+from open_mcp_gateway.outbound.link import DOUBT, Link
+from open_mcp_gateway.outbound.missed import missed
+from open_mcp_gateway.outbound.peer import Audience, Manner
 from open_mcp_gateway.outbound.relation import CANCELLED, PROGRESS
 from open_mcp_gateway.outbound.stamp import with_progress
 from open_mcp_gateway.outbound.unasked import Unasked
-from open_mcp_gateway.protocol.eras import LATEST_LEGACY
 from open_mcp_gateway.protocol.faults import METHOD_NOT_FOUND
 from open_mcp_gateway.protocol.jsonrpc import (
     Call,
     Incoming,
     Params,
+    decode_incoming,
     encode,
     encode_params,
     notification,
@@ -57,60 +53,6 @@ MAX_EARLY_MESSAGES = 100
 _STATEFUL = frozenset({"logging/setLevel", "resources/subscribe"})
 """What a session on which no caller depends still remembers of its calls."""
 
-_INITIALIZE_ID = 0
-_SESSION_ID = re.compile(rb"[\x21-\x7e]{1,1024}")
-_HEADER_SINCE = "2025-06-18"
-"""The first revision with ``MCP-Protocol-Version``."""
-
-
-class Session(Struct, frozen=True):
-    """One session as opened; of a server without session ids, the agreement alone."""
-
-    handshake: Handshake
-    headers: bytes
-    """Lines for everything after ``initialize``."""
-
-    has_id: bool
-
-
-class Refused(Struct, frozen=True):
-    """``initialize`` got no result; ``reply`` says whether another flavour is worth asking for."""
-
-    reply: Reply
-    reason: str
-    """Reads on after ``Server 'x'``."""
-
-
-async def open_session(link: Link, manner: Manner) -> Session | Refused:
-    """``initialize`` and ``notifications/initialized``, as ``manner`` says.
-
-    Raises:
-        UpstreamUnavailable: nothing reached the server.
-        UpstreamBroken: no complete response came.
-    """
-    version = manner.version or LATEST_LEGACY
-    params = encode_params(initialize_params(manner.capabilities, version))
-    reply = await link.ask(b"", request(_INITIALIZE_ID, INITIALIZE, params), _INITIALIZE_ID)
-    if reply.message is None:
-        return Refused(reply, link.refusal(reply))
-    agreed = read_initialize(reply.body)
-    if isinstance(agreed, NoWay):
-        return Refused(reply, agreed.reason)
-    if reply.session_id and not _SESSION_ID.fullmatch(reply.session_id):
-        return Refused(reply, "sent a session id that no header can carry")
-    session = _session(agreed, reply.session_id)
-    told = await link.ask(session.headers, notification(INITIALIZED, None), None)
-    if told.status >= 300:
-        return Refused(told, f"refused {INITIALIZED} (HTTP {told.status})")
-    return session
-
-
-def _session(handshake: Handshake, session_id: bytes) -> Session:
-    lines = b"Mcp-Session-Id: %b\r\n" % session_id if session_id else b""
-    if handshake.version >= _HEADER_SINCE:
-        lines += version_header(handshake.version)
-    return Session(handshake, lines, bool(session_id))
-
 
 class SessionPeer(HttpPeer):
     """Calls within a session; calls that only read survive the loss of it."""
@@ -123,6 +65,7 @@ class SessionPeer(HttpPeer):
         self._manner = manner
         self._on_misjudged = on_misjudged
         self._renewal: asyncio.Task[None] | None = None
+        self._doubt = Doubt(self._denied, self._judge_anew)
         self._stateful = False
         """Something was done in the session that a new one would not know of."""
         self._resuming: dict[HttpCall, asyncio.TimerHandle] = {}
@@ -190,10 +133,16 @@ class SessionPeer(HttpPeer):
             self._session_lost(call)
             return True
         if answer is None and reply.status in NO_ENDPOINT:
-            self._on_misjudged()
-            self.lose("no longer speaks as it did when it was reached; call again")
-            return True
+            self._doubt.arise()
         return False
+
+    async def _denied(self) -> bool:
+        self._last_id += 1
+        return await opening.denies_sessions(self.link, self._session, self._last_id)
+
+    def _judge_anew(self) -> None:
+        self._on_misjudged()
+        self.lose(NOT_AS_IT_WAS)
 
     def ended(self) -> None:
         self._stream.close()
@@ -204,15 +153,12 @@ class SessionPeer(HttpPeer):
         self._resuming.clear()
 
     async def goodbye(self, *, lost: bool) -> None:
+        await self._doubt.dispel()
         if self._renewal is not None:
             self._renewal.cancel()
             await asyncio.wait([self._renewal])
-        elif self._session.has_id and not lost:
-            request_ = self.link.head(b"DELETE") + self._session.headers + b"\r\n"
-            try:
-                await self.link.exchange(request_)
-            except UpstreamError:
-                return  # it ends by itself, or has already
+        elif not lost:
+            await opening.end_session(self.link, self._session)
 
     # What the server sends of itself
 
@@ -291,7 +237,7 @@ class SessionPeer(HttpPeer):
 
     def _cannot_resume(self, call: HttpCall, why: str) -> None:
         text = "broke off its event stream and does not go on with it"
-        self.fail(call, self.link.broken(f"{text} ({why}); the call may have taken effect"))
+        self.fail(call, self.link.broken(f"{text} ({why}){DOUBT}"))
 
     # A session lost: HTTP 404 (basic/transports#session-management)
 
@@ -304,32 +250,37 @@ class SessionPeer(HttpPeer):
         """The next call would be told the same; where that matters, do not wait for it."""
         if self._stateful:
             self.lose("lost its session; call again")
+        elif self._audience is not None and self._renewal is None:
+            self._begin_renewal()
 
     def _session_lost(self, call: HttpCall) -> None:
-        why = "lost its session; the call may have taken effect, call again"
+        why = "lost its session; call again"
         if call.session is self._session and self._renewal is None:
             if self._stateful:
                 self.lose(why)
                 return
-            self._unasked.questions.void()
-            self._stream.close()
-            self._renewal = self._loop.create_task(self._renew())
+            self._begin_renewal()
         if call.replayable and not call.retried:
             call.retried = True
             self.again(call)
         else:
-            self.fail(call, self.link.broken(why))
+            self.fail(call, self.link.broken(why + DOUBT))
+
+    def _begin_renewal(self) -> None:
+        self._unasked.questions.void()
+        self._stream.close()
+        self._renewal = self._loop.create_task(self._renew())
 
     async def _renew(self) -> None:
         why = ""
         try:
             with anyio.fail_after(RENEW_S):
-                opened = await open_session(self.link, self._manner)
+                opened = await opening.open_session(self.link, self._manner)
                 if isinstance(opened, Refused):
                     why = opened.reason
                 else:
                     self._session = opened
-                    self._handshake = opened.handshake
+                    self.handshake = opened.handshake
                     self._stream = self._new_stream()
                     await self.listen()
         except UpstreamError as error:
@@ -341,3 +292,5 @@ class SessionPeer(HttpPeer):
             self.lose(f"lost its session and gave no new one: {why}")
         else:
             self.release()
+            for message in missed(self.handshake):
+                self._take(decode_incoming(message), message)

@@ -22,6 +22,14 @@ FIRST_RETRY_S = 1.0
 LAST_RETRY_S = 30.0
 """Bounds of the pause before the stream is opened again, which doubles while nothing comes."""
 
+LEAST_RETRY_S = 0.1
+"""However soon a server wants its stream opened again: one that ends each at once would otherwise
+be asked without a pause."""
+
+STOOD_S = 30.0
+"""A stream that was open for so long was well, whether anything came on it or not: some proxies
+cut what is silent."""
+
 _PASSING = frozenset({409, 429, 500, 502, 503, 504})
 """Statuses that say nothing about whether the server has such a stream; 409 comes from servers that
 have not noticed yet that the one before is over."""
@@ -40,7 +48,7 @@ def stream_request(link: Link, headers: bytes, last_event_id: str | None) -> byt
 def pause_s(retry_ms: int | None, attempts: int) -> float:
     """How long to wait before an attempt to open a stream again."""
     if retry_ms is not None:
-        return min(retry_ms / 1000, LAST_RETRY_S)
+        return min(max(retry_ms / 1000, LEAST_RETRY_S), LAST_RETRY_S)
     return min(FIRST_RETRY_S * 2.0**attempts, LAST_RETRY_S)
 
 
@@ -56,6 +64,7 @@ class StandingStream:
         "_headers",
         "_last_event_id",
         "_link",
+        "_opened_s",
         "_retry_ms",
         "_take",
         "_timer",
@@ -82,6 +91,7 @@ class StandingStream:
         self._retry_ms: int | None = None
         self._attempts = 0
         """To open it again, since the last event."""
+        self._opened_s = 0.0
         self._up = False
         """It was open once, so the server has such streams."""
         self._closed = False
@@ -118,6 +128,7 @@ class StandingStream:
     def begun(self) -> None:
         """The server has opened the stream."""
         self._up = True
+        self._opened_s = asyncio.get_running_loop().time()
         self._settle()
 
     def message(self, data: bytes) -> bool:
@@ -150,6 +161,8 @@ class StandingStream:
     def ended(self, exchange: _Get) -> None:
         """The stream is over, or the connection for it failed."""
         self._exchange = None
+        if exchange.streaming and asyncio.get_running_loop().time() - self._opened_s >= STOOD_S:
+            self._attempts = 0
         self._last_event_id = exchange.last_event_id or self._last_event_id
         self._retry_ms = self._retry_ms if exchange.retry_ms is None else exchange.retry_ms
         self._settle()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Protocol
 
-from open_mcp_gateway.errors import InternalError
+from open_mcp_gateway.errors import GatewayError, InternalError, UpstreamBroken
 from open_mcp_gateway.outbound.peer import Waiter
 from open_mcp_gateway.protocol.jsonrpc import Call
 
@@ -42,6 +42,11 @@ class InFlight:
         self.waiter = waiter
         self.deadline_s = deadline_s
 
+    @property
+    def of_caller(self) -> bool:
+        """Not one of the gateway's own, which change nothing whether they arrive or not."""
+        return self.call.id is not None
+
     def extend(self, deadline_s: float) -> None:
         """See ``Ticket``."""
         self.deadline_s = deadline_s
@@ -50,3 +55,17 @@ class InFlight:
     def cancel(self, reason: str) -> None:
         """See ``Ticket``."""
         self.books.withdraw(self.id, reason)
+
+    def broken(self, server: str, what: str, detail: str = "") -> UpstreamBroken:
+        """What the waiter is told where the server does ``what`` instead of answering."""
+        doubt = "; it may have taken effect" if self.of_caller else ""
+        return UpstreamBroken(f"Server '{server}' {what}{doubt}. {detail}".rstrip())
+
+    def broken_off(self, server: str, what: str, detail: str) -> UpstreamBroken:
+        """The same where the connection is over."""
+        return self.broken(server, f"{what} during the call" if self.of_caller else what, detail)
+
+    def in_doubt(self, error: GatewayError) -> GatewayError:
+        """``error``, where nobody can tell whether the server got the call."""
+        doubt = "; the call may have taken effect" if self.of_caller else ""
+        return type(error)(error.public + doubt)

@@ -57,6 +57,8 @@ _OURS = frozenset(
 )
 """Set by the gateway; in the catalog (many are copied from clients) they are passed over."""
 
+DOUBT = "; the call may have taken effect"
+
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _UNSAFE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
 
@@ -120,7 +122,7 @@ class Link:
 
     def call_error(self, fault: Fault) -> UpstreamError:
         """The same where a call of somebody's fails, not the opening of the server."""
-        doubt = "; the call may have taken effect" if fault.doubtful else ""
+        doubt = DOUBT if fault.doubtful else ""
         return self.error(replace(fault, text=fault.text + doubt))
 
     def check(self, reply: Reply) -> None:

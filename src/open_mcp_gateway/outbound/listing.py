@@ -21,6 +21,9 @@ FIRST_LISTING_S: Final = 2.0
 LISTING_S: Final = 30.0
 """How long each page may take."""
 
+RELIST_AFTER_S: Final = 0.2
+"""Every listener hears of a change; one look at the tools is enough for all of them."""
+
 MAX_PAGES: Final = 1000
 
 
@@ -90,18 +93,23 @@ class Listing:
         """Stateless servers ask nothing."""
 
 
-class FirstLook:
-    """Lists the tools once, when somebody first has to know them."""
+class Look:
+    """Lists the tools when somebody first has to know them, and again after each change."""
 
-    __slots__ = ("_loop", "_over", "_start", "_timer", "_tools", "_waiting")
+    __slots__ = ("_later", "_listing", "_loop", "_over", "_start", "_timer", "_tools", "_waiting")
 
     def __init__(self, tools: ToolSchemas, start: Callable[[Call, Waiter, float], object]) -> None:
         self._tools = tools
         self._start = start
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        """Of the first listing, since it began."""
+
+        self._later: asyncio.TimerHandle | None = None
         self._waiting: list[Callable[[], None]] = []
+        self._listing = False
         self._over = False
+        """Nobody waits any more: the tools are known, or the time for that has passed."""
 
     def wait(self, then: Callable[[], None]) -> bool:
         """See ``Peer.wait_for_tools``."""
@@ -110,8 +118,28 @@ class FirstLook:
         self._waiting.append(then)
         if self._timer is None:
             self._timer = self._loop.call_later(FIRST_LISTING_S, self._end)
-            Listing(self._tools, self._start, self._end).ask(None)
+            self._list()
         return True
+
+    def changed(self) -> None:
+        """The server has other tools now; no matter while nothing is known of those before."""
+        if self._later is None and (self._listing or self._tools.known):
+            self._later = self._loop.call_later(RELIST_AFTER_S, self._again)
+
+    def _again(self) -> None:
+        self._later = None
+        if self._listing:  # which may have seen what was before the change
+            self.changed()
+        else:
+            self._list()
+
+    def _list(self) -> None:
+        self._listing = True
+        Listing(self._tools, self._start, self._listed).ask(None)
+
+    def _listed(self) -> None:
+        self._listing = False
+        self._end()
 
     def _end(self) -> None:
         self._over = True

@@ -99,6 +99,10 @@ class Pool:
         elif exchange.connection is not None:
             exchange.connection.drop()
 
+    def waits(self, exchange: Exchange) -> bool:
+        """Nothing of it has been sent."""
+        return exchange in self._queue
+
     def settled(self, exchange: Exchange) -> None:
         """The exchange has its answer although its stream is still open; let the stream run out."""
         connection = exchange.connection

@@ -35,12 +35,14 @@ from open_mcp_gateway.outbound.handshake import (
     judge_discovery,
 )
 from open_mcp_gateway.outbound.http_modern import ModernPeer
-from open_mcp_gateway.outbound.http_session import Refused, SessionPeer, open_session
+from open_mcp_gateway.outbound.http_opening import Refused, open_session
+from open_mcp_gateway.outbound.http_session import SessionPeer
 from open_mcp_gateway.outbound.link import Link
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Handshake, Manner, Peer
 from open_mcp_gateway.outbound.proxy import Proxy, proxy_for
 from open_mcp_gateway.outbound.settings import OutboundSettings
-from open_mcp_gateway.outbound.sse import SseChannel, open_sse
+from open_mcp_gateway.outbound.sse import open_sse
+from open_mcp_gateway.outbound.sse_channel import SseChannel
 from open_mcp_gateway.outbound.tls import BadTls, client_context
 from open_mcp_gateway.outbound.verdicts import EraVerdicts, Verdict
 from open_mcp_gateway.protocol.eras import LATEST_MODERN, Era
@@ -239,7 +241,7 @@ class _Opening:
         if not isinstance(opened, Refused):
             peer = SessionPeer(self.link, opened, manner, self._misjudged)
             if self._manner.era is not Era.MODERN:
-                await peer.listen()
+                await _listening(peer)
             return peer
         self.link.check(opened.reply)
         self._refuse_outage(opened.reply)
@@ -268,3 +270,11 @@ class _Opening:
             return peer
         reason = greeting.reason if isinstance(greeting, NoWay) else "ended during the handshake"
         raise self.link.unavailable(reason)
+
+
+async def _listening(peer: SessionPeer) -> None:
+    try:
+        await peer.listen()
+    except BaseException:
+        await peer.aclose()  # the server would keep the session
+        raise

@@ -1,4 +1,4 @@
-"""The HTTP+SSE transport of 2024-11-05 as a channel: one event stream in, POSTs out.
+"""Opening the HTTP+SSE transport of 2024-11-05: the event stream that names where to POST.
 
 Spec: 2024-11-05 basic/transports#http-with-sse.
 """
@@ -6,148 +6,16 @@ Spec: 2024-11-05 basic/transports#http-with-sse.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 
-from open_mcp_gateway.errors import Busy, UpstreamUnavailable
+from open_mcp_gateway.errors import UpstreamUnavailable
 from open_mcp_gateway.outbound.answer import MAX_REDIRECTS, Reply
-from open_mcp_gateway.outbound.channel import Loss, Receiver
 from open_mcp_gateway.outbound.endpoint import BadUrl, Endpoint
 from open_mcp_gateway.outbound.http_exchange import Exchange, Fault, ResponseHead
 from open_mcp_gateway.outbound.link import Link
+from open_mcp_gateway.outbound.sse_channel import SseChannel
 from open_mcp_gateway.protocol.sse import EventTooLarge, SseDecoder
 
 _ENDS_KEPT_BYTES = 4096
-
-
-class SseChannel:
-    """Messages to and from one HTTP+SSE server."""
-
-    __slots__ = (
-        "_barrier",
-        "_closed",
-        "_link",
-        "_post_head",
-        "_receiver",
-        "_stream",
-        "_waiting",
-        "full",
-    )
-
-    def __init__(self, link: Link, stream: _Stream, endpoint: Endpoint) -> None:
-        self._link = link
-        self._stream = stream
-        self._post_head = link.head(b"POST", endpoint) + b"Content-Type: application/json\r\n"
-        self._receiver: Receiver | None = None
-        self._barrier: _Post | None = None
-        """A notification on its way. POSTs travel on several connections and may overtake each
-        other; nothing may overtake ``notifications/initialized``."""
-        self._waiting: deque[_Post] = deque()
-        self._closed = False
-        self.full = False
-        stream.channel = self
-
-    @property
-    def pid(self) -> None:
-        return None
-
-    def deliver_to(self, receiver: Receiver) -> None:
-        """Set the receiver; before the first ``send``."""
-        self._receiver = receiver
-
-    def send(self, message: bytes, upstream_id: int | None, /) -> None:
-        """See ``Channel``."""
-        if self._closed:
-            return
-        head = b"%bContent-Length: %d\r\n\r\n" % (self._post_head, len(message))
-        post = _Post(self, head + message, upstream_id)
-        if self._barrier is None:
-            self._post(post)
-        else:
-            self._waiting.append(post)
-            self.full = sum(len(p.request) for p in self._waiting) > self._bound
-
-    @property
-    def _bound(self) -> int:
-        return self._link.settings.max_send_buffer_bytes
-
-    def _post(self, post: _Post) -> None:
-        if post.upstream_id is None:
-            self._barrier = post
-        try:
-            self._link.pool.submit(post)
-        except Busy:
-            loop = asyncio.get_running_loop()
-            loop.call_soon(post.fell, Fault("takes no more input now; try again later", sent=False))
-
-    def posted(self, post: _Post, error: Fault | None) -> None:
-        """A POST is over; ``error`` when the server did not take the message."""
-        if error is not None and post.upstream_id is not None and self._receiver is not None:
-            self._receiver.undelivered(post.upstream_id, self._link.call_error(error))
-        if post is self._barrier:
-            self._barrier = None
-            while self._waiting and self._barrier is None:
-                self._post(self._waiting.popleft())
-            self.full = False
-
-    def message(self, data: bytes) -> None:
-        """One ``message`` event."""
-        if self._receiver is not None and not self._closed:
-            self._receiver.message(data)
-
-    def overlong(self, front: bytes) -> None:
-        """An event over the limit: the stream cannot be read on."""
-        if self._receiver is not None and not self._closed:
-            self._receiver.overlong(front, b"")
-
-    def ended(self, what: str) -> None:
-        """The stream is over."""
-        if not self._closed:
-            self._closed = True
-            self._waiting.clear()
-            self._link.pool.withdraw(self._stream)
-            if self._receiver is not None:
-                self._receiver.lost(Loss(self._link.entry.scrub(what)))
-
-    def give_up(self) -> None:
-        """See ``Channel``."""
-        self._closed = True
-        self._link.pool.withdraw(self._stream)
-
-    async def aclose(self) -> None:
-        """See ``Channel``."""
-        self._closed = True
-        self._waiting.clear()
-        await self._link.aclose()
-
-    def refusal(self, status: int) -> str:
-        """What a POST's status says."""
-        return self._link.refusal(Reply(status, b"", b""))
-
-
-class _Post(Exchange):
-    """One message out."""
-
-    __slots__ = ("_channel", "_status", "upstream_id")
-
-    def __init__(self, channel: SseChannel, message: bytes, upstream_id: int | None) -> None:
-        super().__init__(message, replayable=False)
-        self._channel = channel
-        self._status = 0
-        self.upstream_id = upstream_id
-
-    def head(self, head: ResponseHead) -> None:
-        self._status = head.status
-
-    def done(self) -> None:
-        if self._status < 300:
-            self._channel.posted(self, None)
-            return
-        self._channel.posted(self, Fault(self._channel.refusal(self._status), sent=True))
-        if self._status == 404:
-            self._channel.ended("has forgotten the session")
-
-    def fell(self, fault: Fault) -> None:
-        self._channel.posted(self, fault)
 
 
 class _Stream(Exchange):
@@ -230,7 +98,8 @@ async def _open_once(link: Link, patience_s: float) -> SseChannel | Reply | None
         async with asyncio.timeout(patience_s):
             outcome = await stream.opened
         if isinstance(outcome, str):
-            return SseChannel(link, stream, _endpoint(link, outcome))
+            stream.channel = SseChannel(link, stream, _endpoint(link, outcome))
+            return stream.channel
     except TimeoutError:
         link.pool.withdraw(stream)
         return None

@@ -50,14 +50,11 @@ _text = msgspec.json.Decoder(str)
 class ToolSchemas:
     """The tools of one server, as far as ``tools/list`` answers told of them."""
 
-    __slots__ = ("_fields", "_refused", "_server", "annotated", "fields")
+    __slots__ = ("_fields", "_refused", "_server", "annotated")
 
     def __init__(self, server: ServerId) -> None:
         self._server = server
         self._fields: dict[str, Fields] = {}
-        self.fields = self._fields.get
-        """What calls of a tool repeat in headers; None: it is not known."""
-
         """Of each tool that is known, what calls of it repeat in headers."""
 
         self._refused: dict[str, str] = {}
@@ -65,6 +62,15 @@ class ToolSchemas:
 
         self.annotated = False
         """Some tool wants arguments repeated in headers."""
+
+    @property
+    def known(self) -> bool:
+        """Some tools have been listed."""
+        return bool(self._fields)
+
+    def fields(self, name: str) -> Fields | None:
+        """What calls of the tool repeat in headers; None: it is not known."""
+        return self._fields.get(name)
 
     def learn(self, message: bytes) -> str | None:
         """Take in the answer to a ``tools/list``; the cursor of the next page, None at the end."""

@@ -27,6 +27,7 @@ from open_mcp_gateway.outbound.relation import (
     with_progress_token,
     with_subscription,
 )
+from open_mcp_gateway.outbound.tools import LIST_CHANGED
 from open_mcp_gateway.protocol.faults import METHOD_NOT_FOUND
 from open_mcp_gateway.protocol.jsonrpc import (
     Call,
@@ -58,7 +59,16 @@ class Unasked:
     """Takes notifications and requests of one server to the call, or else the audience, they are
     meant for. ``send`` takes answers to the server's requests, ``forget`` calls that are over."""
 
-    __slots__ = ("_forget", "_inflight", "_name", "_send", "audience", "modern", "questions")
+    __slots__ = (
+        "_forget",
+        "_inflight",
+        "_name",
+        "_send",
+        "audience",
+        "modern",
+        "questions",
+        "tools_changed",
+    )
 
     def __init__(
         self,
@@ -75,6 +85,8 @@ class Unasked:
         self.modern = False
         self.audience: Audience | None = None
         self.questions = OpenQuestions(send)
+        self.tools_changed: Callable[[], None] = _nobody_minds
+        """Called when a stateless server says that it has other tools, to whomever."""
 
     def notified(self, incoming: Incoming, message: bytes) -> None:
         """A notification that came without saying which call it belongs to but by its contents."""
@@ -107,6 +119,8 @@ class Unasked:
             _relate(entry, with_progress_token(message, entry.call.progress_token))
 
     def _notified_stateless(self, incoming: Incoming, message: bytes) -> None:
+        if incoming.method == LIST_CHANGED:
+            self.tools_changed()
         listen = self._listen_of(subscription_of(incoming))
         if listen is not None:
             _relate(listen, with_subscription(message, raw_id_of(listen)))
@@ -141,6 +155,9 @@ class Unasked:
 
     def _drop(self, what: str) -> None:
         _log.debug("%s dropped", what, extra={"server": self._name})
+
+
+def _nobody_minds() -> None: ...
 
 
 def _may_be_told_of(call: Call) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Protocol
 
 from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.errors import GatewayError, UpstreamBroken, UpstreamUnavailable
@@ -15,11 +15,18 @@ from open_mcp_gateway.protocol.jsonrpc import Call, Incoming, restore_id
 from open_mcp_gateway.supervisor.lease import Lease
 
 
+class Books(Protocol):
+    """Where calls stand that are not over yet, such as a set."""
+
+    def discard(self, exchange: Exchange, /) -> None:
+        """It is over, if it was not before; nobody has heard of its outcome yet."""
+
+
 class Exchange(Errand):
     """Sends a request and passes on all that comes of it; the peer's Waiter.
 
     ``lease.began`` and ``lease.ended`` stay in balance whatever happens, or the server could never
-    idle. Whoever made it finds it in ``books`` under ``key`` until it is over.
+    idle.
 
     What a key is narrowed to is held to here, on the way out and on the way back: no request gets
     to a server without one of these, whichever face it came in by.
@@ -28,7 +35,7 @@ class Exchange(Errand):
         GatewayError: the caller's key may not make this call; nothing was sent or started.
     """
 
-    __slots__ = ("_books", "_key", "_latest_s", "call", "handles", "lease", "sink", "ticket")
+    __slots__ = ("_books", "_latest_s", "call", "handles", "lease", "sink", "ticket")
 
     def __init__(
         self,
@@ -39,22 +46,18 @@ class Exchange(Errand):
         *,
         manner: Manner,
         request_id: str,
-        books: dict[Any, Any],
-        key: object,
+        books: Books,
+        endless: bool = False,
     ) -> None:
         narrowing.check(permit, call)
         super().__init__(means, permit, manner, request_id)
         self.call = call
         self.sink = sink
+        self._books = books
         self.handles = means.handles
         self.lease: Lease | None = None
-        """Set while it is in flight."""
-
         self.ticket: Ticket | None = None
-        self._latest_s = self.began_s + means.max_request_s
-        self._key = key
-        self._books = books
-        books[key] = self
+        self._latest_s = math.inf if endless else self.began_s + means.max_request_s
 
     def run(self, lease: Lease) -> bool:
         endless = self._latest_s == math.inf
@@ -80,6 +83,7 @@ class Exchange(Errand):
         return True
 
     def answered(self, message: bytes, upstream_id: int) -> None:
+        self._books.discard(self)
         self._end(failed=False)
         if not self.over and self.call.id is not None:
             caller, server_id = self.permit.principal.key_id, self.permit.entry.spec.id
@@ -87,7 +91,6 @@ class Exchange(Errand):
             message = narrowing.shown(self.permit, self.call.method, message)
             message = restore_id(message, upstream_id, self.call.id)
             self.over = True
-            self._books.pop(self._key, None)
             try:
                 self.sink.answer(message)
             except Exception:
@@ -117,16 +120,12 @@ class Exchange(Errand):
             wanted_s = self.means.clock.monotonic() + self.idle_s()
             self.ticket.extend(min(wanted_s, max(self._latest_s, self.deadline_s)))
 
-    def never_late(self) -> None:
-        """Neither limit holds; for what ends when somebody ends it."""
-        self._latest_s = math.inf
-
     def allow_until(self, moment_s: float) -> None:
         """Put the absolute limit off to ``moment_s``, if that is later."""
         self._latest_s = max(self._latest_s, moment_s)
 
     def fail(self, error: GatewayError) -> None:
-        self._books.pop(self._key, None)
+        self._books.discard(self)
         error.request_id = self.call.id
         self.sink.fail(error)
 
@@ -144,7 +143,7 @@ class Exchange(Errand):
         """Stop, and tell the server by its era's rule. Nothing more comes out of here."""
         if self.over:
             return
-        self._books.pop(self._key, None)
+        self._books.discard(self)
         super().abandon()
         if self.ticket is not None:
             self.ticket.cancel(reason)

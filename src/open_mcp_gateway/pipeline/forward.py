@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 from open_mcp_gateway.access.authorize import Permits
 from open_mcp_gateway.access.permit import Permit
@@ -11,28 +10,17 @@ from open_mcp_gateway.auth.principal import Permission, Principal
 from open_mcp_gateway.catalog.model import Snapshot
 from open_mcp_gateway.errors import GatewayError
 from open_mcp_gateway.outbound.peer import ANY_MANNER
-from open_mcp_gateway.pipeline import narrowing
+from open_mcp_gateway.pipeline import narrowing, notices
 from open_mcp_gateway.pipeline.errand import Errand, Means
 from open_mcp_gateway.pipeline.exchange import Exchange
 from open_mcp_gateway.pipeline.opening import initialize_result
 from open_mcp_gateway.pipeline.reply import ACCEPTED, Reply, Responder, failed, rpc_failure
-from open_mcp_gateway.pipeline.sink import ReplySink, Sink
+from open_mcp_gateway.pipeline.sink import ReplySink
 from open_mcp_gateway.pipeline.states import refuse_states
 from open_mcp_gateway.protocol.eras import Era
 from open_mcp_gateway.protocol.jsonrpc import Call, response
 from open_mcp_gateway.protocol.meta import without_connection_owned
 from open_mcp_gateway.supervisor.lease import Lease
-
-_OWNED_BY_GATEWAY: Final = frozenset(
-    {
-        "notifications/initialized",
-        "notifications/cancelled",
-        "notifications/progress",
-        "notifications/roots/list_changed",
-    }
-)
-"""Notifications about a connection or session that here is the gateway's own. ``cancelled`` names
-an id the caller chose, which on a shared connection could be somebody else's request."""
 
 
 class Forwarder:
@@ -40,12 +28,8 @@ class Forwarder:
 
     def __init__(self, means: Means, snapshot: Snapshot) -> None:
         self.means = means
-        self.edition = 0
-        """Another with each catalog."""
-
         self.snapshot = snapshot
-        self._running: dict[Responder | Sink, Exchange | _Brief] = {}
-        """By whoever is owed the answer."""
+        self._running: set[Exchange | _Brief] = set()
 
     @property
     def snapshot(self) -> Snapshot:
@@ -56,11 +40,10 @@ class Forwarder:
     def snapshot(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self.permits = Permits(snapshot, Permission.MCP_CALL)
-        self.edition += 1
 
     def end_if(self, loss: Callable[[Permit], GatewayError | None]) -> None:
         """End what is in flight where ``loss`` says why its caller may not hear of it any more."""
-        for errand in tuple(self._running.values()):
+        for errand in tuple(self._running):
             error = loss(errand.permit)
             if error is not None:
                 errand.abandon()
@@ -86,13 +69,14 @@ class Forwarder:
                 if "_meta" in call.params:
                     call = Call(call.method, call.id, without_connection_owned(call.params))
             self.means.handles.check(principal.key_id, permit.entry.spec.id, call)
-            if call.method in _OWNED_BY_GATEWAY:
-                responder.respond(ACCEPTED)
-                return None
             errand = self._errand(permit, call, request_id, responder)
         except Exception as error:  # noqa: BLE001 - a boundary: a request without id was given one
             responder.respond(failed(error, call.id, request_id))
             return None
+        if call.id is None and notices.ends_here(call.method, shared=True):
+            responder.respond(ACCEPTED)
+            return None
+        self._running.add(errand)
         errand.start()
         return None if errand.over else errand
 
@@ -100,9 +84,8 @@ class Forwarder:
         self, permit: Permit, call: Call, request_id: str, responder: Responder
     ) -> Exchange | _Brief:
         if call.id is None or call.method == "initialize":
-            return _Brief(
-                self.means, permit, call, request_id, responder=responder, running=self._running
-            )
+            given = self.means, permit, call, responder
+            return _Brief(*given, request_id=request_id, running=self._running)
         kind = _Ping if call.method == "ping" else Exchange
         sink = ReplySink(responder, request_id)
         return kind(
@@ -113,7 +96,6 @@ class Forwarder:
             manner=ANY_MANNER,
             request_id=request_id,
             books=self._running,
-            key=sink,
         )
 
 
@@ -125,8 +107,8 @@ class _Ping(Exchange):
     def run(self, lease: Lease) -> bool:
         if lease.peer.handshake.era is not Era.MODERN or self.call.id is None:
             return super().run(lease)
+        self._books.discard(self)
         if not self.over:
-            self._books.pop(self._key, None)
             self.over = True
             self.sink.answer(response(self.call.id, b"{}"))
         return True
@@ -142,17 +124,16 @@ class _Brief(Errand):
         means: Means,
         permit: Permit,
         call: Call,
-        request_id: str,
-        *,
         responder: Responder,
-        running: dict[Responder | Sink, Exchange | _Brief],
+        *,
+        request_id: str,
+        running: set[Exchange | _Brief],
     ) -> None:
         narrowing.check(permit, call)
         super().__init__(means, permit, ANY_MANNER, request_id)
         self._call = call
         self._responder = responder
         self._running = running
-        running[responder] = self
 
     def run(self, lease: Lease) -> bool:
         call = self._call
@@ -165,17 +146,17 @@ class _Brief(Errand):
         holder = self.permit.principal.holder
         lease.began(holder)
         lease.ended(holder, failed=False)
-        self._running.pop(self._responder, None)
+        self._running.discard(self)
         if not self.over:
             self.over = True
             self._responder.respond(reply)
         return True
 
     def abandon(self) -> None:
-        self._running.pop(self._responder, None)
+        self._running.discard(self)
         super().abandon()
 
     def fail(self, error: GatewayError) -> None:
-        self._running.pop(self._responder, None)
+        self._running.discard(self)
         error.request_id = self._call.id
         self._responder.respond(rpc_failure(error, self.request_id))

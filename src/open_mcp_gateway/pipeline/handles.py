@@ -27,7 +27,7 @@ from open_mcp_gateway.pipeline.members import (
     strings,
 )
 from open_mcp_gateway.protocol.jsonrpc import Call, Params, encode
-from open_mcp_gateway.protocol.spelling import spellings
+from open_mcp_gateway.protocol.spelling import folded, spellings
 from open_mcp_gateway.protocol.surrogates import Lenient
 
 MAX_HANDLES: Final = 10_000
@@ -42,7 +42,7 @@ LISTS: Final = frozenset(
 _ALWAYS_OF_TASKS: Final = frozenset({"tasks/get", "tasks/update", "tasks/cancel"})
 _LISTEN: Final = "subscriptions/listen"
 MAY_NEED_TASKS: Final = _ALWAYS_OF_TASKS | {_LISTEN}
-"""What ``needs_tasks`` can be true of."""
+"""Methods of which ``needs_tasks`` may be true."""
 
 _TASK_LIST: Final = "tasks/list"
 _OF_TASKS: Final = "tasks/"
@@ -65,6 +65,12 @@ _IN_LISTS: Final = spellings({"_meta", "cursor"})
 _IN_TASKS: Final = spellings({"_meta", "cursor", "taskId", "taskIds", "notifications"})
 _IN_NOTIFICATIONS: Final = spellings({"taskIds"})
 _DIGEST_BYTES: Final = 16
+
+_RELATED: Final = "io.modelcontextprotocol/related-task"
+_IN_META: Final = spellings({_RELATED})
+_OF_CLIENT_TASKS: Final = spellings({"notifications/progress", "notifications/tasks/status"})
+"""About tasks that the client itself has made for the server. They pass on connections that belong
+to nobody else alone; see ``notices``."""
 
 _Handle: TypeAlias = tuple[ServerId, bytes]
 
@@ -118,6 +124,8 @@ class Handles:
             UnknownMethod: a method that hands out or takes handles, in another case.
         """
         params, method = call.params, call.method
+        if params is not None and "_meta" in params and _may_relate(bytes(params["_meta"])):
+            self._check_related(caller, server_id, call.method, params)
         if method in _NAMES_NONE:
             # Looked at here already: this is on the path of every request.
             if params is not None and not USUAL.issuperset(params):
@@ -145,6 +153,16 @@ class Handles:
         else:
             refuse_other_spellings(params, _IN_ANY)
 
+    def _check_related(
+        self, caller: KeyId, server_id: ServerId, method: str, params: Params
+    ) -> None:
+        """Which task a message says that it belongs to (2025-11-25 basic/utilities/tasks)."""
+        meta = obj(params, "_meta")
+        refuse_spellings(meta, _IN_META)
+        if _RELATED in meta and folded(method) not in _OF_CLIENT_TASKS:
+            task_id = string(obj(meta, _RELATED), "taskId")
+            self._check(caller, server_id, task_id, _NO_TASK)
+
     def _check_all(self, caller: KeyId, server_id: ServerId, task_ids: list[str]) -> None:
         for task_id in task_ids:
             self._check(caller, server_id, task_id, _NO_TASK)
@@ -169,8 +187,7 @@ class Handles:
         if method in LISTS:
             if b'"nextCursor"' not in message:
                 return
-        # Not ``in``, which looks for a number first and takes twice as long.
-        elif method not in _MAKES_TASKS or message.find(b'"taskId"') < 0:
+        elif method not in _MAKES_TASKS or b'"taskId"' not in message:
             return
         try:
             handed = _response.decode(message).result
@@ -235,6 +252,12 @@ def needs_tasks(call: Call) -> bool:
         return "taskIds" in _members.decode(call.params.get("notifications", Raw(b"{}")))
     except msgspec.DecodeError:
         return False
+
+
+def _may_relate(meta: bytes) -> bool:
+    """Whether ``_meta`` can name a task, at a glance: this is on the path of every request."""
+    plain = meta.translate(None, b"_-").lower()
+    return b"relatedtask" in plain or b"\\" in meta or not meta.isascii()
 
 
 def _handle(server_id: ServerId, text: str) -> _Handle:

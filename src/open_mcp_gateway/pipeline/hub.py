@@ -15,6 +15,7 @@ from msgspec import UNSET, Raw, Struct
 
 from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.errors import GatewayError
+from open_mcp_gateway.outbound.missed import UPDATED, missed
 from open_mcp_gateway.outbound.peer import Peer, Question
 from open_mcp_gateway.outbound.relation import CANCELLED, LOGGED, cancelled_of
 from open_mcp_gateway.pipeline.errand import Means
@@ -29,7 +30,6 @@ LIST_CHANGES: Final = frozenset(
         "notifications/resources/list_changed",
     }
 )
-_UPDATED: Final = "notifications/resources/updated"
 
 LEVELS: Final = (
     "debug",
@@ -62,9 +62,6 @@ class Listener(Protocol):
     @property
     def subscriptions(self) -> set[str]: ...
 
-    def in_flight_on(self, peer: Peer) -> int:
-        """How many of its calls are in flight on this very connection."""
-
     def deliver(self, message: bytes, *, urgent: bool) -> None:
         """Something from the server; ``urgent`` belongs to what is in flight, if anything is."""
 
@@ -74,16 +71,25 @@ class Listener(Protocol):
         """The server no longer wants an answer to its question of that id."""
 
 
+class Share:
+    """How many calls one session has in flight on one connection; it keeps count itself."""
+
+    __slots__ = ("inflight",)
+
+    def __init__(self) -> None:
+        self.inflight = 0
+
+
 class Hub:
     """The audience of one upstream connection."""
 
-    __slots__ = ("_moved_on", "_peer", "_sessions", "exclusive", "level")
+    __slots__ = ("_left", "_peer", "_sessions", "exclusive", "level")
 
     def __init__(self, peer: Peer, *, exclusive: bool) -> None:
         self._peer = peer
-        self._sessions: dict[Listener, None] = {}
-        self._moved_on: list[Listener] = []
-        """Had calls in flight here when they left."""
+        self._sessions: dict[Listener, Share] = {}
+        self._left: dict[Listener, Share] = {}
+        """Of sessions that are elsewhere now, with calls still in flight here."""
 
         self.exclusive = exclusive
         """The connection belongs to one session."""
@@ -98,7 +104,8 @@ class Hub:
             self._peer.call(permit, call, _Nobody(), deadline_s=deadline_s)
 
     def restore(self, permit: Permit, means: Means, session: Listener) -> None:
-        """Tell the server what ``session`` had told the one before it."""
+        """Tell the server what ``session`` had told the one before it, and the session that nobody
+        heard what there was to hear in between."""
         for uri in session.subscriptions:
             self.tell(permit, means, Call("resources/subscribe", b"0", {"uri": Raw(encode(uri))}))
         needed = None if session.level is None else self.needed_level(session.level)
@@ -106,6 +113,8 @@ class Hub:
             self.level = needed
             level = {"level": Raw(encode(needed))}
             self.tell(permit, means, Call("logging/setLevel", b"0", level))
+        for message in missed(self._peer.handshake, session.subscriptions):
+            session.deliver(message, urgent=False)
 
     def needed_level(self, level: str) -> str | None:
         """The level to ask the server for; None: it sends all that is wanted already.
@@ -118,18 +127,18 @@ class Hub:
         needed = min((level, self.level or "info"), key=LEVELS.index)
         return None if needed == self.level else needed
 
-    def add(self, session: Listener) -> None:
-        self._sessions[session] = None
+    def add(self, session: Listener) -> Share:
+        """``session`` hears what is said here, and counts its calls on this very connection."""
+        share = self._left.pop(session, None) or Share()
+        self._sessions[session] = share
+        return share
 
     def remove(self, session: Listener) -> None:
         """From now on it hears only what belongs to its calls that are still in flight here."""
-        self._sessions.pop(session, None)
-        self._moved_on.append(session)
-        self._forget()
-
-    def _forget(self) -> None:
-        """Let go of sessions that moved on once nothing of theirs is in flight here."""
-        self._moved_on = [one for one in self._moved_on if one.in_flight_on(self._peer)]
+        share = self._sessions.pop(session, None)
+        if share is not None:
+            self._left[session] = share
+            self._left = {who: one for who, one in self._left.items() if one.inflight}
 
     def subscribers(self, uri: str) -> int:
         """How many sessions want to hear of changes to ``uri``."""
@@ -142,7 +151,7 @@ class Hub:
             for session in sessions:
                 session.deliver(message, urgent=False)
             return
-        if method == _UPDATED:
+        if method == UPDATED:
             uri = _read(incoming).uri
             for session in sessions:
                 if self.exclusive or uri in session.subscriptions:
@@ -159,12 +168,12 @@ class Hub:
     def _only_one_meant(self) -> Listener | None:
         """The session that something can be about: the owner of the connection, or the one whose
         calls are all that is in flight. Envelope calls are in flight without a session."""
-        self._forget()
-        known = (*self._sessions, *self._moved_on)
         if self.exclusive:
-            return next(iter(known), None)
-        peer, inflight = self._peer, self._peer.inflight
-        return next((one for one in known if 0 < one.in_flight_on(peer) == inflight), None)
+            busy = (who for who, one in self._left.items() if one.inflight)
+            return next(iter((*self._sessions, *busy)), None)
+        inflight = self._peer.inflight
+        shares = (*self._sessions.items(), *self._left.items())
+        return next((who for who, one in shares if one.inflight == inflight > 0), None)
 
     def _withdraw(self, incoming: Incoming) -> None:
         named = cancelled_of(incoming)

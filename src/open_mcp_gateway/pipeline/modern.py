@@ -25,7 +25,7 @@ from open_mcp_gateway.pipeline.errand import Means
 from open_mcp_gateway.pipeline.exchange import Exchange
 from open_mcp_gateway.pipeline.handles import MAY_NEED_TASKS, Handles, needs_tasks
 from open_mcp_gateway.pipeline.sink import HOLD_OPEN_S, DeferredSink, Sink, Waiting
-from open_mcp_gateway.pipeline.states import IN_MESSAGES, StateSeal
+from open_mcp_gateway.pipeline.states import STATE, StateSeal
 from open_mcp_gateway.protocol.eras import LATEST_MODERN, Era
 from open_mcp_gateway.protocol.faults import (
     HEADER_MISMATCH,
@@ -95,11 +95,11 @@ class ModernFace:
         self._means = means
         self._handles = handles
         self._seal = seal
-        self._running: dict[Sink, _ModernExchange] = {}
+        self._running: set[_ModernExchange] = set()
 
     def end_if(self, loss: Callable[[Permit], GatewayError | None]) -> None:
         """End what is in flight where ``loss`` says why its caller may not hear of it any more."""
-        for exchange in tuple(self._running.values()):
+        for exchange in tuple(self._running):
             error = loss(exchange.permit)
             if error is not None:
                 exchange.end(error)
@@ -107,13 +107,13 @@ class ModernFace:
     def sweep(self) -> None:
         """Called now and then: keep the connections of those alive that wait for long."""
         oldest_s = self._means.clock.monotonic() - HOLD_OPEN_S
-        for exchange in self._running.values():
+        for exchange in self._running:
             if exchange.began_s < oldest_s and isinstance(exchange.sink, Waiting):
                 exchange.sink.hold_open()
 
     def end_listening(self) -> None:
         """End every subscription in the orderly way (basic/utilities/subscriptions)."""
-        for exchange in tuple(self._running.values()):
+        for exchange in tuple(self._running):
             if exchange.call.method == LISTEN:
                 exchange.complete()
 
@@ -129,8 +129,8 @@ class ModernFace:
     ) -> Exchange:
         """One request, with its outcome to ``sink``, maybe before this returns.
 
-        ``sent`` is None without headers; ``lease`` is one that an earlier request under the permit
-        was given, and that serves.
+        ``sent`` is None without headers; ``lease`` is what an earlier request under the permit was
+        served by, if that still serves.
 
         Raises:
             GatewayError: the request is at fault; nothing was sent or answered.
@@ -156,25 +156,24 @@ class ModernFace:
             manner=MODERN if spec.interactive else ANY_MANNER,
             request_id=request_id,
             books=self._running,
-            key=sink,
+            endless=call.method == LISTEN,
         )
-        if call.method == LISTEN:
-            exchange.never_late()
         exchange.handles = self._handles
         exchange.seal = self._seal
         exchange.mirrored = sent if call.method == _CALL else None
+        self._running.add(exchange)
         exchange.start(lease)
         return exchange
 
 
 class _ModernExchange(Exchange):
-    """Remembers what the answer hands out, and to whom."""
+    """Remembers what the answer hands out, and to whom. Started once ``seal`` and ``mirrored`` are
+    set: the headers in which arguments of the call may be repeated, None where there are none."""
 
     __slots__ = ("mirrored", "seal")
 
     seal: StateSeal
     mirrored: Routing | None
-    """The headers in which arguments of the call may be repeated."""
 
     def end(self, error: GatewayError) -> None:
         """Stop, and tell both sides."""
@@ -196,20 +195,21 @@ class _ModernExchange(Exchange):
             text = "the server was opened with a session"
             self._settle(EraNotSpoken(text, spoken=(handshake.version,)))
             return True
-        if self.mirrored is not None:
-            fields = lease.peer.mirrored(self.mirrored.name or "")  # the tool's: rung 2 compared it
-            if fields != () and self._waits_or_fails(lease.peer, fields, self.mirrored):
+        sent = self.mirrored
+        if sent is not None:
+            fields = lease.peer.mirrored(sent.name or "")  # the tool's: rung 2 has compared them
+            # Most tools have none; not known is another thing.
+            if (fields is None or fields) and self._waits_or_fails(lease.peer, sent, fields):
                 return True
         return super().run(lease)
 
-    def _waits_or_fails(self, peer: Peer, fields: Fields | None, sent: Routing) -> bool:
+    def _waits_or_fails(self, peer: Peer, sent: Routing, fields: Fields | None) -> bool:
         """Whether headers do not fit the arguments (server/tools#x-mcp-header), or it is yet to be
         found out which must. Over whatever transport: clients have seen the schema too, and who has
         not listed the tools must not get around the check by that."""
         if fields is None:
             return peer.wait_for_tools(self._go_on)
-        arguments = (self.call.params or {}).get("arguments")
-        problem = check(fields, arguments, sent.headers) if fields else None
+        problem = check(fields, (self.call.params or {}).get("arguments"), sent.headers)
         if problem is not None:
             self._settle(HeaderMismatch(problem))
         return problem is not None
@@ -221,16 +221,19 @@ class _ModernExchange(Exchange):
             self.start()
 
     def answered(self, message: bytes, upstream_id: int) -> None:
-        if message.find(IN_MESSAGES) >= 0:  # takes half of what ``in`` takes, which tries numbers
+        if STATE in message or _ERROR in message:
             self._end(failed=False)  # before anything that can fail
-            caller, server_id = self.permit.principal.key_id, self.permit.entry.spec.id
-            message = self.seal.sealed(caller, server_id, self.call, message)
-        if message.find(_ERROR) >= 0:
-            self._end(failed=False)  # likewise
+            message = self._reworded(message)
+        super().answered(message, upstream_id)
+
+    def _reworded(self, message: bytes) -> bytes:
+        caller, server_id = self.permit.principal.key_id, self.permit.entry.spec.id
+        message = self.seal.sealed(caller, server_id, self.call, message)
+        if _ERROR in message:
             message = _between_hops(message)
             if isinstance(self.sink, DeferredSink):
                 self.sink.status = _STATUS.get(_code_of(message), 200)
-        super().answered(message, upstream_id)
+        return message
 
 
 class HttpSink(DeferredSink):

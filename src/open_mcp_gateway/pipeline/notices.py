@@ -12,10 +12,14 @@ from open_mcp_gateway.errors import GatewayError
 from open_mcp_gateway.pipeline import narrowing
 from open_mcp_gateway.pipeline.handles import Handles
 from open_mcp_gateway.protocol.jsonrpc import Call
+from open_mcp_gateway.protocol.spelling import folded, spellings
 
 _PREFIX: Final = "notifications/"
-_OWN: Final = frozenset({"notifications/initialized", "notifications/cancelled"})
-_OF_ONE_CLIENT: Final = frozenset(
+_OWN: Final = spellings({"notifications/initialized", "notifications/cancelled"})
+"""The gateway says these itself; ``cancelled`` names an id the caller chose, which upstream could
+be somebody else's request."""
+
+_OF_ONE_CLIENT: Final = spellings(
     {
         "notifications/progress",
         "notifications/roots/list_changed",
@@ -25,6 +29,13 @@ _OF_ONE_CLIENT: Final = frozenset(
 """Mean nothing on a connection that belongs to several."""
 
 
+def ends_here(method: str, *, shared: bool) -> bool:
+    """Whether a notification is about a connection that is the gateway's own, in any spelling that
+    some server takes for it. ``shared`` says that the connection belongs to several."""
+    plain = folded(method)
+    return plain in _OWN or (shared and plain in _OF_ONE_CLIENT)
+
+
 def passes(permit: Permit, handles: Handles, call: Call, *, shared: bool) -> bool:
     """Whether to pass it on; nobody is told what comes of a notification.
 
@@ -32,7 +43,7 @@ def passes(permit: Permit, handles: Handles, call: Call, *, shared: bool) -> boo
     what it says all the same. ``shared`` says that the connection belongs to several.
     """
     method = call.method
-    if not method.startswith(_PREFIX) or method in _OWN or (shared and method in _OF_ONE_CLIENT):
+    if not method.startswith(_PREFIX) or ends_here(method, shared=shared):
         return False
     try:
         handles.check(permit.principal.key_id, permit.entry.spec.id, call)

@@ -59,6 +59,8 @@ EVENT_STREAM: Headers = (
 
 ACCEPTED = Reply(202)
 
+AUTH_REASON: Final = b"x-auth-reason"
+
 _CHALLENGES: Final[dict[type[GatewayError], Headers]] = {
     Unauthenticated: ((b"www-authenticate", b'Bearer realm="mcp-gateway"'),),
     WrongKey: ((b"www-authenticate", b'Bearer realm="mcp-gateway", error="invalid_token"'),),
@@ -89,10 +91,13 @@ def rpc_failure(error: GatewayError, request_id: str) -> Reply:
 
 
 def challenge(error: GatewayError) -> Headers:
-    """The ``WWW-Authenticate`` header for ``error``, or nothing."""
+    """``WWW-Authenticate`` for ``error``, and why a known key does not open; or nothing."""
     if isinstance(error, Denied):
         return ((b"www-authenticate", _INSUFFICIENT % error.permission.encode("ascii")),)
-    return _CHALLENGES.get(type(error), ())
+    headers = _CHALLENGES.get(type(error), ())
+    if isinstance(error, WrongKey) and error.reason is not None:
+        headers += ((AUTH_REASON, error.reason.encode("ascii")),)
+    return headers
 
 
 def retry_after(error: GatewayError) -> Headers:

@@ -6,22 +6,23 @@ them out through a ``Sink`` per request and one ``Channel`` for everything that 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
-import msgspec
 from msgspec import Raw
 
 from open_mcp_gateway.access.permit import Permit
-from open_mcp_gateway.errors import Busy, InvalidParams, InvalidRequest, NotFound
-from open_mcp_gateway.outbound.peer import ANY_MANNER, Handshake, Manner, Peer, Question
+from open_mcp_gateway.errors import Busy, InvalidRequest, NotFound
+from open_mcp_gateway.outbound.peer import ANY_MANNER, Handshake, Manner, Question
 from open_mcp_gateway.pipeline import narrowing, notices
 from open_mcp_gateway.pipeline.agreement import for_upstream, manner_for, may_be_asked, string_in
+from open_mcp_gateway.pipeline.attachment import REMEMBERED, Attachment
 from open_mcp_gateway.pipeline.backlog import Backlog
 from open_mcp_gateway.pipeline.errand import Errand, Means
-from open_mcp_gateway.pipeline.hub import LEVELS, Hub
+from open_mcp_gateway.pipeline.exchange import Exchange
 from open_mcp_gateway.pipeline.questions import Channel, Questions
 from open_mcp_gateway.pipeline.reply import failure_of
-from open_mcp_gateway.pipeline.session_exchange import Agreement, Opening, SessionExchange, Then
+from open_mcp_gateway.pipeline.session_exchange import Opening, RememberedExchange, SessionExchange
 from open_mcp_gateway.pipeline.sink import Sink
 from open_mcp_gateway.protocol.faults import INTERNAL_ERROR, METHOD_NOT_FOUND
 from open_mcp_gateway.protocol.jsonrpc import Call, Incoming, response
@@ -30,10 +31,7 @@ from open_mcp_gateway.supervisor.lease import Lease
 MAX_RUNNING: Final = 1000
 """Requests of one session without an answer; more get Busy."""
 
-MAX_SUBSCRIPTIONS: Final = 1000
-
-_OUTSIDE: Final = frozenset({"initialize", "ping"})
-_REMEMBERED: Final = frozenset({"logging/setLevel", "resources/subscribe", "resources/unsubscribe"})
+_ITS_OWN: Final = frozenset({"ping", "initialize"})
 
 
 class ClientSession:
@@ -48,20 +46,17 @@ class ClientSession:
         """None until ``initialize`` was answered."""
 
         self.channel: Channel | None = None
-        self.level: str | None = None
-        self.subscriptions: set[str] = set()
         self.closed = False
+        self.on_rest: Callable[[], None] | None = None
+        """Called when the last request has its answer."""
+
         self.last_used_s = means.clock.monotonic()
         self._hung_up = False
         self._opening: Opening | None = None
         self._backlog = Backlog()
         self._running: dict[bytes, SessionExchange] = {}
         self._questions = Questions(means.clock)
-        self._hub: Hub | None = None
-        self.attached: Lease | None = None
-        """Whose server ``_hub`` listens to."""
-
-        self._holding: Lease | None = None
+        self.attachment = Attachment(self)
 
     @property
     def version(self) -> str:
@@ -78,11 +73,10 @@ class ClientSession:
         except Exception as error:  # noqa: BLE001 - a boundary: there has to be an outcome
             sink.fail(failure_of(error, call.id, request_id))
             return None
-        if errand is None:
-            return None
-        lease = self.attached
-        errand.start(lease if lease is not None and lease.serving else None)
-        return None if errand.over else errand
+        lease = self.attachment.lease
+        if errand is not None:  # to look for the lease anew would take longer and find the same
+            errand.start(lease if lease is not None and lease.serving else None)
+        return None if errand is None or errand.over else errand
 
     def _errand(self, call: Call, sink: Sink, request_id: str) -> Errand | None:
         raw_id = call.id
@@ -90,39 +84,36 @@ class ClientSession:
             raise InvalidRequest("a request needs an id")
         if self.closed:
             raise NotFound("Session not found")
-        if self.handshake is None or call.method in _OUTSIDE:
-            return self._outside(call, raw_id, sink, request_id)
+        if self.handshake is None or call.method in _ITS_OWN:
+            return self._of_its_own(call, sink, request_id)
         if raw_id in self._running:
             raise InvalidRequest("this id is still in use by an earlier request of the session")
         if len(self._running) >= MAX_RUNNING:
             raise Busy("too many requests of this session are in flight", retry_after_s=1)
-        self.means.handles.check(self.permit.principal.key_id, self.permit.entry.spec.id, call)
-        kind, then = SessionExchange, None
-        if call.params is not None and "_meta" in call.params:
-            call = for_upstream(call)  # may refuse, so that nothing is remembered of it
-        if call.method in _REMEMBERED:
-            agreed = self._agreed(call)
-            if agreed is None:
+        means, permit, then = self.means, self.permit, None
+        means.handles.check(permit.principal.key_id, permit.entry.spec.id, call)
+        if call.method in REMEMBERED:
+            needed, then = self.attachment.remember(call)
+            if needed is None:
                 sink.answer(response(raw_id, b"{}"))
                 return None
-            kind, (call, then) = Agreement, agreed
+            call = needed
+        elif call.params is not None and "_meta" in call.params:
+            call = for_upstream(call)
+        kind = SessionExchange if then is None else RememberedExchange
         exchange = kind(
-            self.means,
-            self.permit,
-            call,
-            sink,
-            manner=self.manner,
-            request_id=request_id,
-            books=self._running,
-            key=raw_id,
+            means, permit, call, sink, manner=self.manner, request_id=request_id, books=self
         )
-        exchange.owner, exchange.then = self, then
+        exchange.owner, exchange.share = self, None
+        if isinstance(exchange, RememberedExchange):
+            exchange.then = then
+        self._running[raw_id] = exchange
         return exchange
 
-    def _outside(self, call: Call, raw_id: bytes, sink: Sink, request_id: str) -> Errand | None:
-        """What is no call to the server within the session."""
+    def _of_its_own(self, call: Call, sink: Sink, request_id: str) -> Errand | None:
+        """What no server is sent."""
         if call.method == "ping":
-            sink.answer(response(raw_id, b"{}"))
+            sink.answer(response(call.id or b"null", b"{}"))
             return None
         if call.method != "initialize":
             raise InvalidRequest("send 'initialize' first")
@@ -133,28 +124,6 @@ class ClientSession:
         self.manner = manner_for(spec, params, self.session_id, isolation)
         self._opening = Opening(self, call, sink, request_id)
         return self._opening
-
-    def _agreed(self, call: Call) -> tuple[Call, Then | None] | None:
-        """What is to be sent, and who hears whether the server did it; None where it must not or
-        need not hear of it, because other sessions share its connection."""
-        narrowing.check(self.permit, call)  # before the session remembers anything of it
-        params, then = call.params or {}, None
-        if call.method == "logging/setLevel":
-            level = string_in(params, "level")
-            if level not in LEVELS:
-                raise InvalidParams(f"'params.level' must be one of {', '.join(LEVELS)}")
-            needed = level if self._hub is None else self._hub.needed_level(level)
-            if needed is None:
-                self.level = level
-                return None
-            params = {**params, "level": _raw(needed)}
-            call = Call(call.method, call.id, params, progress_token=call.progress_token)
-            then = self._levelled(level, needed)
-        elif call.method == "resources/subscribe":
-            then = self._subscribe(string_in(params, "uri"))
-        elif self._unsubscribe(string_in(params, "uri")):
-            return None
-        return call, then
 
     def notification(self, call: Call) -> None:
         """Pass on what concerns the server; what concerns a request goes under its upstream id."""
@@ -204,12 +173,9 @@ class ClientSession:
 
     def _latest(self) -> SessionExchange | None:
         """The call that the server was sent last, of those in flight."""
-        return next((one for one in reversed(self._running.values()) if one.lease), None)
-
-    def in_flight_on(self, peer: Peer) -> int:
-        """See ``Listener``."""
-        leases = (one.lease for one in self._running.values())
-        return sum(lease is not None and lease.peer is peer for lease in leases)
+        return next(
+            (one for one in reversed(self._running.values()) if one.share is not None), None
+        )
 
     def leave_word(self, message: bytes) -> None:
         """Send something on the channel, or keep it until there is one."""
@@ -269,75 +235,24 @@ class ClientSession:
             if exchange.began_s < hold_open_before_s:
                 exchange.hold_open()
 
-    # ── what several sessions of one connection must not change for each other ───────────────────
-
-    def _levelled(self, wanted: str, asked_for: str) -> Then:
-        def then(done: bool) -> None:
-            if done:
-                self.level = wanted
-                if self._hub is not None:
-                    self._hub.level = asked_for
-
-        return then
-
-    def _subscribe(self, uri: str) -> Then | None:
-        """From now on it hears of changes, unless the server refuses; they may come before its
-        answer."""
-        if not uri or uri in self.subscriptions:
-            return None
-        if len(self.subscriptions) >= MAX_SUBSCRIPTIONS:
-            raise Busy("too many subscriptions in this session; end some")
-        self.subscriptions.add(uri)
-
-        def then(done: bool) -> None:
-            if not done:
-                self.subscriptions.discard(uri)
-                self._hold(self._holding)
-
-        return then
-
-    def _unsubscribe(self, uri: str) -> bool:
-        """Whether the server need not hear of it, because others still want to."""
-        self.subscriptions.discard(uri)
-        self._hold(self._holding)
-        hub = self._hub
-        return hub is not None and not hub.exclusive and hub.subscribers(uri) > 0
-
     # ── the server side ──────────────────────────────────────────────────────────────────────────
 
-    def attach(self, lease: Lease) -> None:
-        """See ``Owner``."""
-        hub = lease.peer.audience
-        if not isinstance(hub, Hub):
-            hub = Hub(lease.peer, exclusive=bool(self.manner.owner))
-            lease.peer.attend(hub)
-        self.attached = lease
-        if hub is not self._hub:
-            earlier, self._hub = self._hub, hub
-            hub.add(self)
-            if earlier is not None:
-                earlier.remove(self)
-                hub.restore(self.permit, self.means, self)
-        self._hold(lease)
+    @property
+    def level(self) -> str | None:
+        """See ``Listener``."""
+        return self.attachment.level
 
-    def _hold(self, lease: Lease | None) -> None:
-        """Keep a server with subscriptions from idling; let it go when there are none left."""
-        wanted = lease if self.subscriptions else None
-        earlier = self._holding
-        if wanted is earlier:
-            return
-        self._holding = wanted
-        if wanted is not None:
-            wanted.began(self.permit.principal.holder)
-        if earlier is not None:
-            earlier.ended(self.permit.principal.holder, failed=False)
+    @property
+    def subscriptions(self) -> set[str]:
+        """See ``Listener``."""
+        return self.attachment.subscriptions
 
     def opened(self, lease: Lease) -> None:
         """See ``Owner``."""
         self._opening = None
         self.handshake = lease.peer.handshake
         if not self.closed:
-            self.attach(lease)
+            self.attachment.attach(lease)
 
     def not_opened(self) -> None:
         """See ``Owner``. What was started for this client alone has no other use."""
@@ -348,10 +263,26 @@ class ClientSession:
     def rejoin(self) -> None:
         """A connection to its server has opened: if that is the session's own from now on, hear
         what comes on it without waiting for the client to call."""
-        known = self._hub is not None and not self.closed
+        known = self.attachment.exists and not self.closed
         lease = self.means.servers.lease(self.permit, self.manner) if known else None
         if lease is not None:
-            self.attach(lease)
+            self.attachment.attach(lease)
+            self.attachment.hold(lease)
+
+    def discard(self, exchange: Exchange, /) -> None:
+        """See ``Owner``."""
+        raw_id = exchange.call.id or b""
+        found = self._running.get(raw_id)
+        if found is exchange:
+            del self._running[raw_id]
+            share, found.share = found.share, None
+            if share is not None:
+                share.inflight -= 1
+
+    def settled(self) -> None:
+        """Told by sinks that nothing else waits for: one of its requests has its answer."""
+        if self.on_rest is not None and not self._running:
+            self.on_rest()
 
     def close(self) -> None:
         """The client is gone for good: nothing of it stays. Safe to call twice."""
@@ -364,18 +295,6 @@ class ClientSession:
             exchange.end(NotFound("Session not found"))
         self._questions.refuse_all()
         self._backlog.take()
-        subscribed, self.subscriptions = self.subscriptions, set()
-        self._hold(None)
-        hub, self._hub = self._hub, None
-        if hub is not None:
-            hub.remove(self)
-            for uri in () if hub.exclusive else subscribed:
-                if not hub.subscribers(uri):
-                    gone = Call("resources/unsubscribe", b"0", {"uri": _raw(uri)})
-                    hub.tell(self.permit, self.means, gone)
+        self.attachment.leave()
         if self.manner.owner:
             self.means.servers.release(self.permit, self.manner)
-
-
-def _raw(text: str) -> Raw:
-    return Raw(msgspec.json.encode(text))

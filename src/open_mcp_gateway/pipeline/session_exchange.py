@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from msgspec import UNSET
 
@@ -13,7 +13,7 @@ from open_mcp_gateway.outbound.peer import Manner, Question
 from open_mcp_gateway.pipeline.agreement import other_era
 from open_mcp_gateway.pipeline.errand import Errand, Means
 from open_mcp_gateway.pipeline.exchange import Exchange
-from open_mcp_gateway.pipeline.hub import Listener
+from open_mcp_gateway.pipeline.hub import Listener, Share
 from open_mcp_gateway.pipeline.questions import ANSWER_S
 from open_mcp_gateway.pipeline.sink import Sink, Waiting
 from open_mcp_gateway.protocol.eras import Era
@@ -21,8 +21,12 @@ from open_mcp_gateway.protocol.faults import INTERNAL_ERROR
 from open_mcp_gateway.protocol.jsonrpc import Call, decode_incoming, response
 from open_mcp_gateway.supervisor.lease import Lease
 
-Then: TypeAlias = Callable[[bool], None]
-"""Hears whether the server did what it was asked to do."""
+
+class Attached(Protocol):
+    """The session's place on its server's connection."""
+
+    def share(self, lease: Lease) -> Share:
+        """Where calls on this connection are counted."""
 
 
 class Owner(Listener, Protocol):
@@ -31,15 +35,16 @@ class Owner(Listener, Protocol):
     means: Means
     permit: Permit
     manner: Manner
-    attached: Lease | None
-    """Whose server it listens to."""
 
     @property
     def asking(self) -> bool:
         """Whether its client is to answer something."""
 
-    def attach(self, lease: Lease) -> None:
-        """From now on its calls go out on this connection: listen to it."""
+    @property
+    def attachment(self) -> Attached: ...
+
+    def discard(self, exchange: Exchange, /) -> None:
+        """The call is over and counted no more."""
 
     def opened(self, lease: Lease) -> None:
         """``initialize`` is about to have its answer."""
@@ -49,18 +54,22 @@ class Owner(Listener, Protocol):
 
 
 class SessionExchange(Exchange):
-    """A call of a session."""
+    """A call of a session, which is in its books. Started once ``owner`` and ``share`` are set."""
 
-    __slots__ = ("owner", "then")
+    __slots__ = ("owner", "share")
 
     owner: Owner
-    then: Then | None
-    """Only of an ``Agreement``."""
+    share: Share | None
+    """Where it is counted while it is in flight."""
 
     def run(self, lease: Lease) -> bool:
-        if lease is not self.owner.attached:
-            self.owner.attach(lease)
-        return super().run(lease)
+        share = self.share = self.owner.attachment.share(lease)
+        share.inflight += 1
+        if super().run(lease):
+            return True
+        self.share = None
+        share.inflight -= 1
+        return False
 
     def cancel(self, reason: str) -> None:
         """The client wants no answer any more: it gets none."""
@@ -96,14 +105,12 @@ class SessionExchange(Exchange):
         self.sign_of_life()
 
 
-class Agreement(SessionExchange):
-    """A call that changes what the session has agreed on with the server."""
+class RememberedExchange(SessionExchange):
+    """A call by which a server remembers something; ``then`` hears whether it does."""
 
-    __slots__ = ()
+    __slots__ = ("then",)
 
-    def run(self, lease: Lease) -> bool:
-        self.owner.attach(lease)  # also where it is: what keeps the server from idling may be new
-        return super().run(lease)
+    then: Callable[[bool], None] | None
 
     def answered(self, message: bytes, upstream_id: int) -> None:
         self._tell(done=decode_incoming(message).error is UNSET)

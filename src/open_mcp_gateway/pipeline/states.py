@@ -19,7 +19,7 @@ from msgspec import Raw
 from open_mcp_gateway.clock import Clock
 from open_mcp_gateway.errors import InvalidParams
 from open_mcp_gateway.names import KeyId, ServerId
-from open_mcp_gateway.pipeline.members import USUAL, refuse_other_spellings
+from open_mcp_gateway.pipeline.members import USUAL, refuse_other_spellings, refuse_spellings
 from open_mcp_gateway.protocol.jsonrpc import Call, Params, encode
 from open_mcp_gateway.protocol.spelling import spellings
 from open_mcp_gateway.protocol.surrogates import Lenient
@@ -29,14 +29,13 @@ VALID_S: Final = 600
 
 _PREFIX: Final = "gw1"
 _MEMBER: Final = "requestState"
-IN_MESSAGES: Final = b'"requestState"'
-"""What is in every response with a state."""
+STATE: Final = b'"requestState"'
+"""What is in every answer that has a state, and in few others."""
 
 _NOT_BOUND: Final = frozenset({_MEMBER, "inputResponses", "_meta"})
 """Members of ``params`` that differ from round to round."""
 
 _GUARDED: Final = spellings({_MEMBER})
-_HARMLESS: Final = USUAL - {_MEMBER}
 
 _text = msgspec.json.Decoder(str)
 _members = Lenient(dict[str, Raw])
@@ -70,9 +69,10 @@ class StateSeal:
                 another spelling, which some servers would take for it.
         """
         params = call.params
-        if params is None or _HARMLESS.issuperset(params):
+        if params is None:
             return call
-        refuse_other_spellings(params, _GUARDED)
+        if not USUAL.issuperset(params):
+            refuse_spellings(params, _GUARDED)
         if _MEMBER not in params:
             return call
         owner = f"{caller}\0{server_id}\0{call.method}"
@@ -91,8 +91,9 @@ class StateSeal:
         return msgspec.structs.replace(call, params={**params, _MEMBER: Raw(encode(state))})
 
     def sealed(self, caller: KeyId, server_id: ServerId, call: Call, message: bytes) -> bytes:
-        """The response ``message`` with its state sealed; byte for byte where there is none, as
-        where ``IN_MESSAGES`` is not."""
+        """The response ``message`` with its state sealed; byte for byte where there is none."""
+        if STATE not in message:
+            return message
         response = _members.decode(message)
         try:
             result = _members.decode(response.get("result", Raw(b"null")))

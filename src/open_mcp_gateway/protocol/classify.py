@@ -26,8 +26,13 @@ def _names_revision(meta: bytes) -> bool:
         return False  # the era that is found another way says what is wrong with it
 
 
-def era_of(method: str, params: Params | None, version_header: str | None) -> Era:
-    """The era of one message over HTTP; ``version_header`` is ``MCP-Protocol-Version``.
+def outside_sessions(version_header: str | None) -> bool:
+    """Whether ``MCP-Protocol-Version`` has a revision that is not of the session era."""
+    return version_header is not None and version_header not in LEGACY_VERSIONS
+
+
+def era_of(method: str, params: Params | None, *, outside: bool) -> Era:
+    """The era of one message over HTTP, ``outside_sessions`` by its header or not.
 
     1. A claim in ``_meta`` makes it modern, whatever the header says; the ladder compares them.
     2. ``initialize`` without one opens a session.
@@ -36,9 +41,6 @@ def era_of(method: str, params: Params | None, version_header: str | None) -> Er
     4. Everything else belongs to a session, or to the revision that knew no header (2025-03-26).
     """
     # What the header decides comes out the same whatever is claimed, and is quicker to see.
-    by_header = version_header is not None and version_header not in LEGACY_VERSIONS
-    if by_header and method != "initialize":
+    if outside and method != "initialize":
         return Era.MODERN
-    if params is None or "_meta" not in params:
-        return Era.LEGACY
     return Era.MODERN if claims_modern(params) else Era.LEGACY

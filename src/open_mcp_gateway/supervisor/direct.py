@@ -1,11 +1,14 @@
 """Servers that need no supervision: reached when they are wanted, kept while they last.
 
 For what somebody else starts, watches and stops, such as the servers of another gateway. A failure
-is told to whoever waits and is then forgotten: the next one who wants the server tries again.
+is told to whoever waits and is then forgotten: the next one who wants the server tries again. Only
+where somebody listens, who may never call again, a lost connection is opened anew by itself.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from typing import Final
 
 import anyio
@@ -25,6 +28,12 @@ OPEN_S: Final = 120.0
 
 CLOSE_S: Final = 5.0
 
+FIRST_PAUSE_S: Final = 1.0
+LAST_PAUSE_S: Final = 30.0
+"""Bounds of the pause before a lost connection is opened anew, which doubles with every failure."""
+
+_log = logging.getLogger(__name__)
+
 _Key = tuple[ServerId, Manner]
 
 
@@ -36,6 +45,11 @@ class Direct:
         self._tasks = tasks
         self._open: dict[_Key, _Connection] = {}
         self._coming: dict[_Key, _Attempt] = {}
+        self._missed: set[_Key] = set()
+        """Lost while somebody listened."""
+
+        self.on_opened: Callable[[ServerId], None] = lambda _: None
+        """Called when a connection to a server has opened. Must not raise."""
 
     def isolation(self, permit: Permit) -> Isolation:
         """There is one caller, so that nobody shares anything with others."""
@@ -51,12 +65,14 @@ class Direct:
         Raises:
             GatewayError: as the opener does.
         """
-        key = (permit.entry.spec.id, manner)
+        return await self._ready((permit.entry.spec.id, manner), permit.entry)
+
+    async def _ready(self, key: _Key, entry: CatalogEntry) -> Lease:
         while (lease := self._open.get(key)) is None:
             attempt = self._coming.get(key)
             if attempt is None:
                 attempt = self._coming[key] = _Attempt()
-                self._tasks.start_soon(self._connect, key, permit.entry, attempt)
+                self._tasks.start_soon(self._connect, key, entry, attempt)
             await attempt.over.wait()
             if attempt.error is not None:
                 raise _renewed(attempt.error)
@@ -64,7 +80,9 @@ class Direct:
 
     def release(self, permit: Permit, manner: Manner) -> None:
         """Nobody needs a connection of this manner any more."""
-        connection = self._open.pop((permit.entry.spec.id, manner), None)
+        key = (permit.entry.spec.id, manner)
+        self._missed.discard(key)
+        connection = self._open.pop(key, None)
         if connection is not None:
             self._tasks.start_soon(connection.peer.aclose)
 
@@ -80,7 +98,7 @@ class Direct:
     async def _connect(self, key: _Key, entry: CatalogEntry, attempt: _Attempt) -> None:
         try:
             with anyio.move_on_after(OPEN_S) as limit:
-                self._opened(key, await self._opener(entry, key[1]))
+                self._opened(key, entry, await self._opener(entry, key[1]))
             if limit.cancelled_caught:
                 text = f"Server '{entry.spec.id}' could not be reached within {OPEN_S:g} s"
                 attempt.error = UpstreamUnavailable(text)
@@ -90,15 +108,33 @@ class Direct:
             del self._coming[key]
             attempt.over.set()
 
-    def _opened(self, key: _Key, peer: Peer) -> None:
+    def _opened(self, key: _Key, entry: CatalogEntry, peer: Peer) -> None:
         connection = self._open[key] = _Connection(peer)
+        self._missed.discard(key)
 
         def lost(_error: GatewayError) -> None:
             if self._open.get(key) is connection:
                 del self._open[key]
+                if peer.audience is not None:
+                    self._missed.add(key)
+                    self._tasks.start_soon(self._reopen, key, entry)
             self._tasks.start_soon(peer.aclose)
 
         peer.on_lost(lost)
+        self.on_opened(key[0])
+
+    async def _reopen(self, key: _Key, entry: CatalogEntry) -> None:
+        pause_s = FIRST_PAUSE_S
+        while key in self._missed:
+            await anyio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LAST_PAUSE_S)
+            try:
+                if key in self._missed:
+                    await self._ready(key, entry)
+            except GatewayError as error:
+                _log.info(
+                    "server not reached again yet", extra={"server": key[0], "reason": error.public}
+                )
 
 
 class _Attempt:

@@ -173,12 +173,12 @@ class Instance:
             leave_by_s=None if self.leaving is None else self.leave_by_s,
         )
 
-    def become(self, state: ServerState, reason: str) -> None:
-        """Turn to ``state`` and say so in the log."""
+    def become(self, state: ServerState, reason: str, *, failed: bool = False) -> None:
+        """Turn to ``state`` and say so in the log; ``failed``: somebody should look into it."""
         old, self.state = self.state, state
         if not can_become(old, state):
             logger.error("illegal state change", extra={**self._facts(reason), "old": old.value})
-        elif state is ServerState.UNHEALTHY:
+        elif failed or state is ServerState.UNHEALTHY:
             logger.warning("server state changed", extra=self._facts(reason))
         else:
             logger.info("server state changed", extra=self._facts(reason))

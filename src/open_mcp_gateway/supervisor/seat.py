@@ -251,7 +251,6 @@ class Seat:
     def start_failed(self, instance: Instance, cause: str) -> None:
         if instance.ending is not None or instance.is_open:
             return
-        site = self._site
         cause = self._why.because(cause, instance.awaited_by)
         instance.ending = Ending.LOST
         instance.settle(cause)
@@ -261,8 +260,9 @@ class Seat:
             self.current = None
             self._failed(instance, 0.0, wanted=instance.automatic)
         again = self.current is not None and self.current.automatic
-        gave_up = self.key in site.given_up
-        instance.become(ServerState.UNHEALTHY if again or gave_up else ServerState.STOPPED, cause)
+        unwell = again or self.key in self._site.given_up
+        state = ServerState.UNHEALTHY if unwell else ServerState.STOPPED
+        instance.become(state, cause, failed=True)
 
     def _failed(self, instance: Instance, ran_s: float, *, wanted: bool) -> None:
         """Count a failure, and plan the restart if there is to be one."""

@@ -173,6 +173,8 @@ def test_the_words_of_a_decision() -> None:
         "the resource is one of the key's",
         "the resource is named in full, or cannot step back out of what is named",
         "the prompt is one of the key's",
+        "each namespace of the tenant is one of the key's",
+        "the key may call everything in a namespace",
     ]
 
 
@@ -254,9 +256,11 @@ def test_rights_on_the_gateway_itself(permission: Permission) -> None:
         require(principal(frozenset(Permission) - {permission}), permission)
     assert caught.value.permission == permission
     assert caught.value.resource == "gateway"
+    assert_trail_explains_gateway(decide_gateway(principal(frozenset()), permission))
 
 
 def assert_trail_explains_gateway(decision: Decision) -> None:
+    assert decision.code == ("allowed" if decision.allowed else "permission_denied")
     assert decision.allowed is all(check.ok for check in decision.trail)
     assert [check.rule for check in decision.trail] == [Rule.PERMISSION, Rule.OWN_PERMISSION]
 
@@ -301,6 +305,39 @@ def test_parts_of_a_server(
         assert may_use(permit, item) is decision.allowed is (name in expected[kind])
         assert decision.code in {Code.ALLOWED, Code.NOT_IN_SCOPE}
         assert_trail_explains(decision)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "among", "straight"),
+    [
+        (Kind.RESOURCE, "file:///a/b", True, True),
+        (Kind.RESOURCE, "file:///a/../b", True, False),
+        (Kind.RESOURCE, "file:///b", False, None),
+        (Kind.RESOURCE, "../b", False, None),
+        (Kind.RESOURCE, "x/../y", True, None),
+        (Kind.RESOURCE, "{x}", True, None),
+        (Kind.RESOURCE, "file:///a/{x}", True, True),
+        (Kind.TEMPLATE, "file:///a/{x}", True, True),
+        (Kind.TEMPLATE, "file:///a/../{x}", True, False),
+        (Kind.TEMPLATE, "file:///{x}", False, None),
+        (Kind.TEMPLATE, "{x}", False, None),
+        (Kind.TEMPLATE, "mem:{x}/y", False, None),
+        (Kind.TEMPLATE, "x/../y", True, None),
+        (Kind.TEMPLATE, "file:///a/b", True, True),
+    ],
+)
+def test_resources(kind: Kind, name: str, among: bool, straight: bool | None) -> None:
+    """A beginning must not be stepped out of, and takes a template only with all it expands to;
+    what is named in full needs no second look (None)."""
+    named = ScopeText(resources=("pg/file:///a/*", "pg/mem:{x}*", "pg/x/../y", "pg/{x}"))
+    who = principal(ROLES["caller"], scope=named.compiled())
+    pg = WORLD.entries[ServerId("pg")]
+    decision = decide(who, Permission.MCP_CALL, pg, Item(kind, name))
+    looked_at = [(Rule.RESOURCE, among), (Rule.STRAIGHT, straight)]
+    assert [(check.rule, check.subject, check.ok) for check in decision.trail[6:]] == [
+        (rule, f"pg/{name}", ok) for rule, ok in looked_at if ok is not None
+    ]
+    assert decision.allowed is (among and straight is not False)
 
 
 def test_a_key_keeps_less_than_its_role() -> None:

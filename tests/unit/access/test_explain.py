@@ -17,6 +17,7 @@ from open_mcp_gateway.access.explain import (
     Change,
     Explanation,
     Question,
+    Step,
     Subject,
     explain,
 )
@@ -63,7 +64,7 @@ def patched(case: Case, changes: list[Change]) -> Case:
                 assert change.op == "remove"
                 del place[int(last)]
         else:
-            assert (change.op == "replace") is (last in place)
+            assert change.op == ("replace" if last in place else "add")
             place[last] = change.value
     scope = msgspec.convert(document["scope"], ScopeText)
     namespaces = tuple(Namespace(one) for one in tenants[case.tenant.id]["namespaces"])
@@ -166,6 +167,12 @@ def test_causes_behind_causes_are_found() -> None:
     ]
 
 
+def test_a_list_that_is_not_there_is_added_as_a_whole() -> None:
+    """Whoever names tools means no resources, without a list of them to add to."""
+    answer = about(ScopeText(tools=("pg/query",)), tool("a", Kind.RESOURCE))
+    assert answer.smallest_fix == [Change("add", "/scope/resources", ["pg/a"])]
+
+
 def test_no_role_grants_it() -> None:
     who = replace(ROOT, role="custom", permissions=frozenset({Permission.SERVERS_READ}))
     question = Question(permission=Permission.MCP_CALL)
@@ -204,3 +211,110 @@ def test_nothing_names_a_template_that_reaches_further() -> None:
     asked = tool("file:///{x}", Kind.TEMPLATE)
     answer = about(ScopeText(resources=("pg/file:///a/*",)), asked)
     assert (answer.allowed, answer.smallest_fix) == (False, [])
+
+
+@pytest.mark.parametrize(
+    ("scope", "question", "rule", "subject", "have"),
+    [
+        (
+            ScopeText(namespaces=("dev", "s*")),
+            CALL,
+            *("the server's namespace is one of the key's", "prod", ["dev", "s*"]),
+        ),
+        (ScopeText(servers=("git",)), CALL, "the server is one of the key's", "pg", ["git"]),
+        (
+            ScopeText(permissions=("servers:*",)),
+            CALL,
+            *("the key keeps the permission", "mcp:call", ["servers:*"]),
+        ),
+        (
+            ScopeText(tools=("pg/x",)),
+            tool("drop"),
+            *("the tool is one of the key's", "pg/drop", ["pg/x"]),
+        ),
+        (
+            ScopeText(deny_tools=("pg/d*", "git/*")),
+            tool("drop"),
+            *("the tool is not one that the key denies", "pg/drop", ["git/*", "pg/d*"]),
+        ),
+        (
+            ScopeText(resources=("pg/x",)),
+            tool("a", Kind.RESOURCE),
+            *("the resource is one of the key's", "pg/a", ["pg/x"]),
+        ),
+        (
+            ScopeText(resources=("pg/*",)),
+            tool("../a", Kind.RESOURCE),
+            "the resource is named in full, or cannot step back out of what is named",
+            *("pg/../a", ["pg/*"]),
+        ),
+        (
+            ScopeText(prompts=()),
+            tool("a", Kind.PROMPT),
+            *("the prompt is one of the key's", "pg/a", []),
+        ),
+    ],
+)
+def test_the_trail_says_what_the_key_has(
+    scope: ScopeText, question: Question, rule: str, subject: str, have: list[str]
+) -> None:
+    trail = about(scope, question).trail
+    assert isinstance(trail, list)
+    assert [one for one in trail if not one.ok] == [Step(rule, subject, False, have)]
+    assert all(one.have is msgspec.UNSET for one in trail if one.ok)
+    assert trail[0] == Step("the server is in the catalog", "pg", True)
+
+
+def test_the_trail_says_what_role_and_tenant_have() -> None:
+    who = principal_of(record(ALPHA, "viewer", ScopeText()), {ALPHA: TENANT}, ROLES)
+    world = Snapshot({PG.spec.id: PG, ServerId("web"): entry("web", "stage")})
+    failed = []
+    for question in (CALL, replace(CALL, server=ServerId("web"))):
+        trail = explain(ROOT, Subject(who, ScopeText()), question, world, roles=ROLES).trail
+        assert isinstance(trail, list)
+        failed.append([one for one in trail if not one.ok])
+    has = ["servers:list", "servers:read", "stats:read"]
+    assert failed == [
+        [Step("the role grants the permission", "mcp:call", False, has)],
+        [Step("the server's namespace is one of the tenant's", "stage", False, ["dev", "prod"])],
+    ]
+
+
+def test_who_may_not_read_the_server_has_nothing_to_show_for_it() -> None:
+    trail = about(ScopeText(permissions=("servers:list",))).trail
+    assert isinstance(trail, list)
+    assert trail[-1] == Step("the caller may read the server", "servers:read", False)
+
+
+def test_the_trail_begins_with_the_life_of_the_key_where_that_is_asked() -> None:
+    for reason, have in ((None, msgspec.UNSET), (Reason.EXPIRED, ["expired"])):
+        who = Subject(ROOT, ScopeText(), reason)
+        without = explain(ROOT, who, CALL, WORLD, roles=ROLES).trail
+        trail = explain(ROOT, who, CALL, WORLD, roles=ROLES, shows_life=True).trail
+        assert isinstance(without, list)
+        assert trail == [Step("key_live", ROOT.key_id, reason is None, have), *without]
+        assert without[0].check == "the server is in the catalog"
+
+
+@pytest.mark.parametrize("kept", [("mcp:call",), ("servers:list",)])
+def test_a_key_that_reads_no_servers_hears_only_of_what_it_may_do(kept: tuple[str, ...]) -> None:
+    """That it may call is no news to it; why it may not would tell that the server is there."""
+    scope = ScopeText(permissions=kept)
+    own = principal_of(record(ALPHA, "caller", scope), {ALPHA: TENANT}, ROLES)
+    other = replace(own, scope=ScopeText(permissions=("mcp:*",)).compiled())
+    answer = explain(own, Subject(own, scope), CALL, WORLD, roles=ROLES)
+    assert answer.allowed is (kept == ("mcp:call",))
+    assert answer.allowed or answer == HIDDEN
+    assert explain(own, Subject(other, scope), CALL, WORLD, roles=ROLES) == HIDDEN
+
+
+def test_the_least_role_is_the_first_by_name_of_the_smallest() -> None:
+    both = {Permission.MCP_CALL, *ROLES["viewer"]}
+    roles = {
+        "c": frozenset({*both, Permission.SERVERS_START}),
+        "b": frozenset(both),
+        "a": frozenset(both),
+    }
+    who = principal_of(record(ALPHA, "viewer", ScopeText()), {ALPHA: TENANT}, ROLES)
+    answer = explain(ROOT, Subject(who, ScopeText()), CALL, WORLD, roles=roles)
+    assert answer.smallest_fix == [Change("replace", "/role", "a")]

@@ -41,6 +41,7 @@ def keys(draw: st.DrawFn) -> KeyRecord:
         name="",
         role=draw(st.sampled_from(["viewer", "admin", "none"])),
         digests=draw(st.sampled_from([pair, pair[:1], pair[1:], ()])),
+        parent=draw(st.sampled_from([None, None, *(KeyId(f"key_{n}") for n in range(3))])),
         revoked_at=draw(st.sampled_from([None, None, 1.0])),
         expires_at=draw(st.sampled_from([None, 9.0, 11.0])),
     )
@@ -145,3 +146,34 @@ def test_keys_of_the_configuration_are_known_through_changes() -> None:
     assert later.configured is ring.configured
     later = later.changed([replace(root, role="viewer")], gone=[KeyId("b")])
     assert later.configured == (replace(root, role="viewer"),)
+
+
+def test_keys_that_are_gone_open_nothing() -> None:
+    ring = Keyring([TENANT], [key("a"), key("b")], now)
+    later = ring.changed(gone=[KeyId("a"), KeyId("never-there")])
+    with pytest.raises(WrongKey):
+        later.identifier.identify(b"a", CLIENT)
+    assert (list(later.keys), [one.id for one in later.configured]) == (["b"], ["b"])
+    assert later.identifier.identify(b"b", CLIENT).principal.key_id == "b"
+    assert list(ring.keys) == ["a", "b"]
+
+
+def test_keys_of_a_tenant_that_is_gone_open_nothing() -> None:
+    ring = Keyring([TENANT], [key("a"), key("p", PLATFORM)], now)
+    later = ring.changed(gone_tenants=[ALPHA])
+    assert later.tenants == {}
+    assert later.not_live(key("a"), now()) is Reason.TENANT_DISABLED
+    with pytest.raises(WrongKey) as caught:
+        later.identifier.identify(b"a", CLIENT)
+    assert caught.value.reason == "tenant_disabled"
+    assert ring.tenants == {ALPHA: TENANT}
+
+
+def test_what_did_not_change_is_not_worked_out_again() -> None:
+    """It would be, of a hundred thousand keys, at every change of one."""
+    ring = Keyring([TENANT], [key("a"), key("p", PLATFORM)], now)
+    later = ring.changed(tenants=[replace(TENANT, namespaces=())])
+    assert later.keys is ring.keys
+    before, after = (one.identifier.holding(KeyId("p")) for one in (ring, later))
+    assert after is before is not None
+    assert ring.changed([key("b")]).tenants is ring.tenants

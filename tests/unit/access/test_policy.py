@@ -15,6 +15,7 @@ from open_mcp_gateway.access.policy import (
     ROLES,
     TENANT_ROLE,
     holding_of,
+    may_have,
     platform_admin,
     principal_of,
 )
@@ -79,6 +80,12 @@ def test_roles_grow(lesser: str, greater: str) -> None:
 def test_unknown_roles_have_no_permissions(name: str) -> None:
     assert principal_of(key(role=name), TENANTS, ROLES).permissions == frozenset()
     assert principal_of(key(PLATFORM, name), TENANTS, ROLES).permissions == frozenset()
+
+
+@pytest.mark.parametrize("role", [*COLUMNS, "none", ""])
+def test_only_the_platform_has_admins(role: str) -> None:
+    assert may_have(PLATFORM, role) is True
+    assert may_have(ALPHA, role) is (role != "admin")
 
 
 def test_the_platform_admin() -> None:

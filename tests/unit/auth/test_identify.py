@@ -19,9 +19,12 @@ from open_mcp_gateway.auth.identify import (
     ANONYMOUS_ROLE,
     Holding,
     Identifier,
+    Networks,
     NoAuthentication,
     Reason,
     anonymous,
+    shared,
+    within,
 )
 from open_mcp_gateway.auth.principal import PLATFORM, Permission, Principal
 from open_mcp_gateway.auth.scope import EVERYTHING, UNNARROWED
@@ -340,3 +343,129 @@ def test_the_words_of_a_refusal() -> None:
 
 def test_who_anybody_is_without_authentication() -> None:
     assert (anonymous().key_id, anonymous().role) == ("anonymous", "anonymous")
+
+
+def test_why_somebody_who_was_let_in_is_out() -> None:
+    """What is open is told the same as a new request with that key would be."""
+    ten = (ip_network("10.0.0.0/8"),)
+    held = [
+        (digest_of(KEY), holding("near", networks=ten)),
+        (digest_of(OTHER), holding("ended", closes_at_s=-1.0, networks=())),
+    ]
+    one = Identifier(held, lambda: 0.0)
+
+    def told(name: str, client: str | None = None) -> tuple[str, str | None] | None:
+        lost = one.loss(owner(name), client)
+        if lost is None:
+            return None
+        assert isinstance(lost, WrongKey)
+        return lost.public, lost.reason
+
+    invalid = "Invalid API key"
+    assert told("near", "10.1.2.3:80") is None
+    assert told("near", "11.1.2.3:80") == (invalid, Reason.IP_NOT_ALLOWED)
+    # Nobody knows from where it was opened: that it opens from somewhere is all there is to ask.
+    assert told("near") is None
+    assert told("ended") == told("ended", "10.1.2.3:80") == (invalid, Reason.EXPIRED)
+    assert told("nobody") == told("nobody", "10.1.2.3:80") == (invalid, None)
+    off = NoAuthentication().loss(owner("near"))
+    assert isinstance(off, WrongKey)
+    assert (off.public, off.reason) == (invalid, None)
+
+
+def test_who_has_lost_rights_is_told_to_ask_again() -> None:
+    more = replace(owner("first"), permissions=frozenset(Permission))
+    less = replace(more, permissions=frozenset())
+    lost = Identifier([(digest_of(KEY), Holding(principal=less))], lambda: 0.0).loss(more)
+    assert isinstance(lost, RightsChanged)
+    assert lost.public == "What this API key may do has changed; send the request again"
+
+
+def test_what_a_key_opens_by_its_id() -> None:
+    one = identifier(first=KEY)
+    held = one.holding(KeyId("first"))
+    assert held is not None
+    assert held == one.find(KEY) == holding("first")
+    assert one.holding(KeyId("second")) is None
+    assert one.find(OTHER) is None
+    off = NoAuthentication()
+    assert off.holding(KeyId("anonymous")) == Holding(principal=anonymous())
+    assert off.holding(KeyId("first")) is None
+
+
+def test_a_key_that_is_gone_is_gone_by_its_id_too() -> None:
+    before = identifier(first=KEY, second=OTHER)
+    after = before.changed([digest_of(KEY)], ())
+    assert after.holding(KeyId("first")) is None
+    assert after.holding(KeyId("second")) == holding("second")
+    assert before.holding(KeyId("first")) == holding("first")
+
+
+def test_a_refusal_says_whose_key_it_was_for_the_log() -> None:
+    one = Identifier([(digest_of(KEY), holding("first", closes_at_s=-1.0))], lambda: 0.0)
+    with pytest.raises(WrongKey) as caught:
+        one.identify(KEY, CLIENT)
+    assert (caught.value.public, caught.value.key_id) == ("Invalid API key", "first")
+
+
+def test_a_key_that_does_not_say_opens_at_any_time_and_is_not_of_the_store() -> None:
+    plain = holding("first")
+    assert (plain.opens_at_s, plain.closes_at_s) == (-math.inf, math.inf)
+    assert (plain.networks, plain.blocked, plain.stored) == (None, None, False)
+
+
+FOUR, FOUR_WIDER = ip_network("10.0.0.0/8"), ip_network("10.0.0.0/7")
+SIX, SIX_WIDER = ip_network("2001:db8::/32"), ip_network("2001:db8::/31")
+
+
+@pytest.mark.parametrize(
+    ("inner", "outer", "expected"),
+    [
+        (None, None, True),
+        ((), None, True),
+        ((FOUR,), None, True),
+        (None, (FOUR,), False),
+        (None, (), False),
+        ((), (), True),
+        ((), (FOUR,), True),
+        ((FOUR,), (), False),
+        ((FOUR,), (FOUR,), True),
+        ((FOUR,), (FOUR_WIDER,), True),
+        ((FOUR_WIDER,), (FOUR,), False),
+        ((SIX,), (SIX_WIDER,), True),
+        ((SIX_WIDER,), (SIX,), False),
+        ((FOUR,), (ip_network("::/0"),), False),
+        ((SIX,), (ip_network("0.0.0.0/0"),), False),
+        ((FOUR, SIX), (SIX, FOUR), True),
+        ((FOUR, SIX), (SIX_WIDER, FOUR_WIDER), True),
+        ((FOUR, SIX), (FOUR,), False),
+        ((FOUR,), (SIX, FOUR_WIDER), True),
+        ((ip_network("10.0.0.0/7"),), (FOUR, ip_network("11.0.0.0/8")), False),
+    ],
+)
+def test_networks_within_others(inner: Networks, outer: Networks, expected: bool) -> None:
+    assert within(inner, outer) is expected
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (None, None, None),
+        (None, (FOUR,), (FOUR,)),
+        (None, (), ()),
+        ((), (FOUR,), ()),
+        ((FOUR,), (FOUR,), (FOUR,)),
+        ((FOUR,), (FOUR_WIDER,), (FOUR,)),
+        ((FOUR, SIX), (SIX_WIDER,), (SIX,)),
+        ((FOUR, SIX_WIDER), (FOUR_WIDER, SIX), (FOUR, SIX)),
+        ((FOUR,), (ip_network("::/0"),), ()),
+        ((FOUR,), (ip_network("11.0.0.0/8"),), ()),
+    ],
+)
+def test_from_where_two_keys_may_both_be_used(
+    one: Networks, other: Networks, expected: Networks
+) -> None:
+    for found in (shared(one, other), shared(other, one)):
+        assert (found is None) is (expected is None)
+        # Each once, in any order.
+        assert sorted(map(str, found or ())) == sorted(map(str, expected or ()))

@@ -137,6 +137,8 @@ def test_what_is_no_key(text: str) -> None:
 
 def test_the_secret_does_not_show() -> None:
     (one,) = made(1)
+    assert f"{one!r} {one}" == " ".join([f"MadeKey({one.key_id!r}, ***)"] * 2)
+    assert one.__rich_repr__() == [("key_id", one.key_id), ("text", "***")]
     shown = f"{one!r} {one} {one.__rich_repr__()}"
     assert one.key_id in shown
     assert one.text[17:] not in shown

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from open_mcp_gateway.auth.apikeys import digest_of
 from open_mcp_gateway.auth.principal import PLATFORM
-from open_mcp_gateway.auth.records import KeyRecord, Status
-from open_mcp_gateway.names import KeyId
+from open_mcp_gateway.auth.records import NEVER_S, KeyRecord, Source, Status, TenantRecord
+from open_mcp_gateway.auth.scope import UNNARROWED
+from open_mcp_gateway.names import KeyId, TenantId
 
 DIGEST = digest_of(b"test-key-record")
 
@@ -44,3 +47,25 @@ def test_the_state_of_a_key(moments: dict[str, float], status: Status) -> None:
 def test_no_digest_is_shown() -> None:
     shown = f"{record()!r} {record()}"
     assert shown == "<KeyRecord key_a> <KeyRecord key_a>"
+
+
+def test_a_key_that_does_not_say_is_of_the_configuration_and_not_narrowed() -> None:
+    plain = record()
+    assert plain.source is Source.CONFIG
+    assert plain.scope.compiled() == UNNARROWED
+    assert (plain.ip_allow, plain.metadata) == (None, {})
+    assert (plain.hint, plain.unusable, plain.rev) == ("", "", 0)
+    assert math.inf == NEVER_S
+
+
+def test_a_tenant_that_does_not_say_is_of_the_configuration() -> None:
+    plain = TenantRecord(id=TenantId("alpha"), namespaces=())
+    assert plain.source is Source.CONFIG
+    assert (plain.name, plain.unusable, plain.rev) == ("", "", 0)
+    assert (plain.disabled_at, plain.deleted_at, plain.created_at) == (None, None, None)
+
+
+def test_the_words_of_records() -> None:
+    """They are part of answers."""
+    assert list(Source) == ["config", "api"]
+    assert list(Status) == ["scheduled", "active", "disabled", "expired", "revoked"]

@@ -15,8 +15,11 @@ from open_mcp_gateway.auth.scope import (
     ScopeText,
     Selection,
     beyond,
+    common,
+    either,
     matching,
     selection,
+    surplus,
     written,
 )
 
@@ -156,3 +159,57 @@ def test_equal_selections_have_equal_hashes() -> None:
     other = selection(["d*", "c*", "a", "b", "a"])
     assert one == other
     assert hash(one) == hash(other)
+
+
+@given(st.sampled_from(ScopeText.__struct_fields__), LISTS, LISTS, TEXTS)
+def test_what_two_selections_have_in_common(
+    member: str, one: list[str], other: list[str], text: str
+) -> None:
+    both = common(member, selection(one), selection(other))
+    assert (text in both) is (naive(one, text) and naive(other, text))
+    assert common(member, selection(other), selection(one)) == both
+    assert (text in either(selection(one), selection(other))) is naive(one + other, text)
+
+
+def test_what_is_in_common_is_written_once_and_in_order() -> None:
+    one, other = selection(["a/x*", "b", "c*", "z"]), selection(["a*", "b", "c*", "d"])
+    assert common("tools", one, other) == selection(["a/x*", "b", "c*"])
+    assert common("tools", one, other) == common("tools", other, one)
+    assert either(one, other) == selection(["a*", "a/x*", "b", "c*", "d", "z"])
+    for everything in ((EVERYTHING, one), (one, EVERYTHING)):
+        assert common("tools", *everything) is one
+        assert either(*everything) is EVERYTHING
+
+
+def test_a_resource_that_steps_back_is_in_no_beginning_of_its_name() -> None:
+    """Whoever names it in full reaches what the beginning does not."""
+    named, beginning = selection(["s/a/../b", "s/a/c"]), selection(["s/a/*"])
+    assert surplus("resources", named, beginning) == ["s/a/../b"]
+    assert surplus("resources", named, named) == []
+    assert surplus("resources", named, NOTHING) == ["s/a/../b", "s/a/c"]
+    assert surplus("resources", named, EVERYTHING) == []
+    assert surplus("resources", EVERYTHING, named) == ["*"]
+    assert surplus("resources", beginning, beginning) == []
+    assert surplus("tools", named, beginning) == []
+    assert common("resources", named, beginning) == selection(["s/a/c"])
+    assert common("resources", named, named) == named
+    assert common("tools", named, beginning) == named
+    over, under = (ScopeText(resources=tuple(one)).compiled() for one in (["s/a/*"], ["s/a/../b"]))
+    assert not over.includes(under)
+    assert under.includes(under)
+
+
+@pytest.mark.parametrize("member", ScopeText.__struct_fields__)
+def test_what_two_scopes_leave_of_each_member(member: str) -> None:
+    """All that both name, and nothing that either denies."""
+    one, other = (
+        ScopeText(**{member: names}).compiled() for names in (("s/a", "s/b*"), ("s/bc", "s/d"))
+    )
+    expected = ("s/a", "s/b*", "s/bc", "s/d") if member == "deny_tools" else ("s/bc",)
+    for both in (one.within(other), other.within(one)):
+        assert getattr(both, member) == selection(expected)
+        for kept in ScopeText.__struct_fields__:
+            if kept != member:
+                assert getattr(both, kept) == getattr(one, kept)
+    assert one.within(one) is one
+    assert one.within(UNNARROWED) == one == UNNARROWED.within(one)

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from open_mcp_gateway.config.load import (
     LoadedConfig,
     Overrides,
+    config_files,
     find_catalog,
     find_config,
     load_config,
@@ -119,7 +120,9 @@ def test_empty_lists_and_any(tmp_path: Path) -> None:
     ],
 )
 def test_listen_addresses(tmp_path: Path, text: str, host: str, port: int) -> None:
-    assert load(tmp_path, f"listen_addr: {text}").config.listen_addr == ListenAddress(host, port)
+    address = load(tmp_path, f"listen_addr: {text}").config.listen_addr
+    assert address == ListenAddress(host, port)
+    assert str(address) == text.strip('"')
 
 
 @pytest.mark.parametrize(
@@ -133,6 +136,7 @@ def test_listen_addresses(tmp_path: Path, text: str, host: str, port: int) -> No
         ("':4444'", "has no host; write 127.0.0.1:4444, or 0.0.0.0:4444 for every interface"),
         ("'*:4444'", "has no host; write 127.0.0.1:4444, or 0.0.0.0:4444 for every interface"),
         ("'::1:4444'", "has an IPv6 address without brackets; write e.g. [::1]:4444"),
+        ("'::1'", "has an IPv6 address without brackets; write e.g. [::1]:4444"),
         ("'fe80::1:4444'", "has an IPv6 address without brackets; write e.g. [::1]:4444"),
         ("'[zz]:80'", "has no valid IPv6 address in its brackets; write e.g. [::1]:4444"),
         ("999.0.0.1:80", "has no valid IPv4 address; write e.g. 127.0.0.1:4444"),
@@ -151,6 +155,13 @@ def test_wrong_listen_addresses(tmp_path: Path, text: str, message: str) -> None
 
 
 LATER = "is not supported by this version of the gateway yet; remove the block"
+KNOWN = (
+    "known are log_level, log_format, access_log, idle_timeout_seconds, "
+    "health_check_interval_seconds, start_timeout_seconds, request_timeout_seconds, "
+    "max_request_seconds, max_connections_per_server, max_body_bytes, cors_enabled, hot_reload, "
+    "listen_addr, catalog_path, api_key, api_key_file, api_key_hash, cors_origins, allowed_hosts, "
+    "public_url, tls, auth, tenants, roles, workers, oauth, aggregate"
+)
 ANY = 'write [] for none, or ["*"] for any'
 
 
@@ -172,8 +183,9 @@ ANY = 'write [] for none, or ["*"] for any'
         ("tenant: []", "tenant: unknown field 'tenant'; did you mean 'tenants'?"),
         ("apikey: x", "apikey: unknown field 'apikey'; did you mean 'api_key'?"),
         ("log_levle: info", "log_levle: unknown field 'log_levle'; did you mean 'log_level'?"),
-        ("outbound: {}", "outbound: unknown field 'outbound'; known are "),
-        ("source: x", "source: unknown field 'source'; known are "),
+        ("outbound: {}", f"outbound: unknown field 'outbound'; {KNOWN}"),
+        ("source: x", f"source: unknown field 'source'; {KNOWN}"),
+        ("keys: []", f"keys: unknown field 'keys'; {KNOWN}"),
         ("auth_enabled: true", "auth_enabled: unknown field 'auth_enabled'; did you mean 'cors_enabled'?"),
         ("log_level: INFO", "log_level: must be one of trace, debug, info, warn, error; did you mean 'info'?"),
         ("log_level: ${BAD}", "log_level: must be one of trace, debug, info, warn, error (the value comes from BAD)"),
@@ -221,7 +233,7 @@ ANY = 'write [] for none, or ["*"] for any'
 def test_each_mistake(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "f").write_text("not a certificate")
     problems = problems_of(tmp_path, text)
-    assert problems[0].startswith(f"1 {message}")
+    assert problems[0] == f"1 {message}"
     assert len(problems) == 1 + ("ca: f" in text)
 
 
@@ -271,13 +283,30 @@ def test_tls(tmp_path: Path) -> None:
     assert "certificate and key do not work together" in problem
 
 
+@pytest.mark.parametrize("passphrase", ["X", "test-passphrase"])
+def test_a_key_with_a_passphrase_is_refused_and_not_asked_for(
+    tmp_path: Path, passphrase: str
+) -> None:
+    _, key = _certificate(tmp_path, "one")
+    subprocess.run(
+        ["openssl", "ec", "-in", key, "-aes256", "-passout", f"pass:{passphrase}", "-out", tmp_path / "locked.key"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    assert problems_of(tmp_path, "tls: {cert: one.pem, key: locked.key}") == [
+        "1 tls: certificate and key do not work together; give a PEM chain and its own key, "
+        "the key without a passphrase"
+    ]
+
+
 def test_a_request_timeout_that_never_comes(tmp_path: Path) -> None:
     loaded = load(tmp_path, "max_request_seconds: 10\nrequest_timeout_seconds: 20\n")
     assert [str(warning).partition(":")[2] for warning in loaded.warnings] == [
         "2 request_timeout_seconds: is above max_request_seconds (10), which ends a call first; "
         "raise that as well"
     ]
-    assert len(load(tmp_path, "max_request_seconds: 10").warnings) == 1
+    [warning] = load(tmp_path, "max_request_seconds: 10").warnings
+    assert warning.where.endswith(f"{tmp_path / 'config.yaml'}:1")
+    assert load(tmp_path, "max_request_seconds: 30").warnings == ()
 
 
 def test_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,6 +357,17 @@ def test_search_order(tmp_path: Path) -> None:
     named.write_text("")
     assert find_config(named, environ, cwd) == named
     assert find_config(Path("../other.yaml"), environ, cwd) == cwd / "../other.yaml"
+
+
+def test_all_places_in_their_order() -> None:
+    places = [
+        Path("/here/config.yaml"),
+        Path("/home/me/.config/mcp-gateway/config.yaml"),
+        Path("/etc/mcp-gateway/config.yaml"),
+    ]
+    assert config_files(ENVIRON, Path("/here")) == places
+    for environ in ({}, {"HOME": ""}):
+        assert config_files(environ, Path("/here")) == [places[0], places[2]]
 
 
 def test_a_named_file_that_is_missing(tmp_path: Path) -> None:

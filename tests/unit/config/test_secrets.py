@@ -5,13 +5,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import pytest
 
 from open_mcp_gateway.config.load import LoadedConfig, Overrides, load_config
 from open_mcp_gateway.errors import InvalidConfig
+from tests.unprivileged import unprivileged
 
 KEY = "test-key-0123456789-abcdef"
 HASH = hashlib.sha256(KEY.encode()).hexdigest()
@@ -141,6 +141,7 @@ EDGES = "starts or ends with white space; remove it"
         ("api_key: ${BYTES}", f"{CHARACTERS} (the value comes from BYTES)"),
         ('api_key: "test-key\\0"', CHARACTERS),
         ("api_key: ${LONG}", "is longer than 512 bytes; use a shorter key (the value comes from LONG)"),
+        (f"api_key: {'0123456789abcde ' * 31}0123456789abcde/", CHARACTERS),
         ("api_key: 12345678901234567890", f"is a whole number {QUOTE}"),
         ("api_key: 0x1234567890abcdef", f"is a whole number {QUOTE}"),
         ("api_key: 1234567890.123456", f"is a number {QUOTE}"),
@@ -157,8 +158,8 @@ EDGES = "starts or ends with white space; remove it"
         (f"api_key_hash: sha256:{HASH}0", "must be 'sha256:' and 64 hexadecimal digits"),
         (f"api_key_hash: 'sha256:{HASH} '", "must be 'sha256:' and 64 hexadecimal digits"),
         (f"api_key_hash: md5:{HASH}", "must be 'sha256:' and 64 hexadecimal digits"),
-        (f"api_key_hash: sha256:{hashlib.sha256(b'').hexdigest()}",
-         "is the hash of an empty key; hash the key itself"),
+        *((f"api_key_hash: sha256:{hashlib.sha256(empty).hexdigest()}",
+           "is the hash of an empty key; hash the key itself") for empty in (b"", b"\n")),
         ('api_key_file: ""', BLANK),
         ("api_key_file: ${EMPTY}", "environment variable EMPTY is empty; set it"),
         ("api_key_file: none", "the file does not exist; create it, or mend the path"),
@@ -194,11 +195,14 @@ def test_a_file_that_holds_no_key(tmp_path: Path, content: bytes, message: str) 
     assert problems_of(tmp_path, "api_key_file: key") == [f"1 api_key_file: {message}"]
 
 
-@pytest.mark.parametrize("ending", ["", "\n", "\r\n"])
-def test_a_key_from_a_file(tmp_path: Path, ending: str) -> None:
+@pytest.mark.parametrize(
+    ("ending", "mode"),
+    [("", 0o600), ("\n", 0o600), ("\r\n", 0o600), ("", 0o400), ("", 0o711), ("", 0o622)],
+)
+def test_a_key_from_a_file(tmp_path: Path, ending: str, mode: int) -> None:
     file = tmp_path / "key"
     file.write_bytes((KEY + ending).encode())
-    file.chmod(0o600)
+    file.chmod(mode)
     loaded = load(tmp_path, "api_key_file: key")
     assert_key(loaded, KEY)
     assert loaded.warnings == ()
@@ -221,12 +225,15 @@ def test_a_file_that_others_can_read(tmp_path: Path, mode: int) -> None:
     ]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="file modes do not bind root; runs as any other user")
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text(KEY)
     file.chmod(0)
-    (problem,) = problems_of(tmp_path, "api_key_file: key")
+    unprivileged(check_that_it_is_not_read, tmp_path)
+
+
+def check_that_it_is_not_read(folder: Path) -> None:
+    (problem,) = problems_of(folder, "api_key_file: key")
     assert "Permission denied" in problem
 
 
@@ -234,6 +241,8 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     ("text", "warning"),
     [
         ("api_key: ${SHORT}", "is shorter than 16 characters and can be guessed; use a long random one"),
+        ("api_key: 0123456789abcde", "is shorter than 16 characters and can be guessed; use a long random one"),
+        ("api_key: abcdeabcdeabcdeabcde", "repeats a few characters and can be guessed; use a long random one"),
         ("api_key: ${SAME}", "repeats a few characters and can be guessed; use a long random one"),
         ("api_key: ${UNSET:-test-key-of-the-file}",
          "UNSET is not set, so the default in this file is the key; set UNSET"),
@@ -243,6 +252,11 @@ def test_a_weak_key_is_a_warning(tmp_path: Path, text: str, warning: str) -> Non
     loaded = load(tmp_path, text)
     assert loaded.config.auth_enabled
     assert [one.message for one in loaded.warnings] == [warning]
+
+
+@pytest.mark.parametrize("key", ["0123456789abcdef", "abcdefabcdefabcdef"])
+def test_a_key_that_is_just_good_enough(tmp_path: Path, key: str) -> None:
+    assert load(tmp_path, f"api_key: {key}").warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -264,6 +278,14 @@ def test_two_ways_at_once(tmp_path: Path, fields: tuple[str, ...], named: str) -
 def test_two_ways_at_once_when_one_is_empty(tmp_path: Path) -> None:
     problems = problems_of(tmp_path, f"api_key: {KEY}\napi_key_file: ''")
     assert len(problems) == 2
+
+
+def test_what_cannot_be_a_key_is_nobodys(tmp_path: Path) -> None:
+    """So it is not called the same as another one that cannot be either."""
+    (tmp_path / "blank").write_text("\n")
+    for text in (f"api_key: '{KEY} '", "api_key_file: blank", "api_key_hash: x"):
+        tenant = f"tenants: [{{id: a, namespaces: [], {text}}}]"
+        assert len(problems_of(tmp_path, f"{text}\n{tenant}")) == 2
 
 
 def test_required_and_not_there(tmp_path: Path) -> None:

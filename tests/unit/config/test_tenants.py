@@ -219,6 +219,7 @@ OWN_KEY = [
         ("tenants: [{id: a, namespaces: []}, {id: a, namespaces: []}]", "tenants[1].id: is that of 1 tenants[0] as well; choose another"),
         ("tenants: [&t {id: a, namespaces: []}, *t]", "tenants[0].id: is that of 1 tenants[0] as well; choose another"),
         ("tenants: [{id: a}]", "tenants[0]: missing required field 'namespaces'; add it"),
+        ("tenants: [{id: a, keys: [{name: ci, api_key: '${ONE}', namespaces: [m]}]}]", "tenants[0]: missing required field 'namespaces'; add it"),
         ("tenants: [{id: a, namespaces: }]", f"tenants[0].namespaces: must be a list, but is empty; {LIST}"),
         ("tenants: [{id: a, namespaces: '*'}]", f"tenants[0].namespaces: must be a list, but is text; {LIST}"),
         ("tenants: [{id: a, namespaces: ['*']}]", f"tenants[0].namespaces[0]: {NAMESPACE}"),
@@ -260,7 +261,7 @@ OWN_KEY = [
         (ci("servers: ['**']"), f"tenants[0].keys[0].servers[0]: {STAR}"),
         (ci("servers: [5]"), "tenants[0].keys[0].servers[0]: is a whole number, not text; quote it"),
         (ci("permissions: [mcp.call]"), "tenants[0].keys[0].permissions[0]: is no permission; did you mean 'mcp:call'?"),
-        (ci("permissions: ['server:*']"), "tenants[0].keys[0].permissions[0]: is no permission; did you mean 'servers:"),
+        (ci("permissions: ['server:*']"), "tenants[0].keys[0].permissions[0]: is no permission; did you mean 'servers:stop'?"),
         (ci("permissions: ['a*b']"), f"tenants[0].keys[0].permissions[0]: {STAR}"),
         (ci("expires_at: "), f"tenants[0].keys[0].expires_at: {VALUE}"),
         (ci("expires_at: '${EMPTY}'"), f"tenants[0].keys[0].expires_at: {EMPTY}"),
@@ -280,23 +281,24 @@ OWN_KEY = [
         (ci("expires_at: '2030-01-01T00:00:60Z'"), f"tenants[0].keys[0].expires_at: {MOMENT}"),
         (ci("expires_at: '2030-01-01T00:00:00+24:00'"), f"tenants[0].keys[0].expires_at: {MOMENT}"),
         ("roles:", "roles: must be a mapping, but is empty; write a value or remove the line"),
+        ("roles: []\n" + ci("role: caller"), "roles: must be a mapping, but is a list; write a mapping"),
         ("roles: {admin: []}", "roles.admin: is a built-in role, which cannot be redefined; choose another name"),
         ("roles: {Viewer: []}", "roles.Viewer: is a built-in role, which cannot be redefined; choose another name"),
         ("roles: {'a b': []}", f'roles["a b"]: {NAME}'),
         ("roles: {x: }", f"roles.x: must be a list, but is empty; {LIST}"),
         ("roles: {x: '*'}", f"roles.x: must be a list, but is text; {LIST}"),
-        ("roles: {x: ['*']}", "roles.x[0]: is no permission; known are servers:list"),
+        ("roles: {x: ['*']}", f"roles.x[0]: is no permission; known are {', '.join(Permission)}"),
         ("roles: {x: [mcp-call]}", "roles.x[0]: is no permission; did you mean 'mcp:call'?"),
         ("roles: {x: [mcp-call]}\n" + ci("role: x"), "roles.x[0]: is no permission; did you mean 'mcp:call'?"),
-        ("keys: []", "keys: unknown field 'keys'; "),
         ("auth: {store: }", f"auth.store: {VALUE}"),
         ("auth: {store: '', require: true}", f"auth.store: {STRIP}"),
         ("auth: {store: '${EMPTY}'}", f"auth.store: {EMPTY}"),
         ("auth: {store: true}", "auth.store: is true or false, not text; quote it"),
         ("auth: {store: [x]}", "auth.store: must be text, but is a list; write text"),
         *((f"auth: {{store: '{text}'}}", "auth.store: is the address of no store that is known; write a path, sqlite:///absolute/path or postgresql://…")
-          for text in ("mysql://h/d", "sqlite://keys.db", "sqlite::memory:", "postgres://h/d", "sqlite:keys.db", "POSTGRESQL://h/d")),
+          for text in ("mysql://h/d", "sqlite://keys.db", "sqlite::memory:", "postgres://h/d", "postgres:h", "postgresql:h", "sqlite:keys.db", "POSTGRESQL://h/d")),
         ("auth: {store: 'sqlite:///a?mode=ro'}", "auth.store: holds '?' or '#', which the address of a file cannot have; remove it"),
+        ("auth: {store: 'sqlite:///a#b'}", "auth.store: holds '?' or '#', which the address of a file cannot have; remove it"),
         ("auth: {store: '~nobody-of-that-name/x'}", "auth.store: '~' leads to no home folder; write the whole path"),
         ("auth: {store: .}", "auth.store: is a folder; name the file in it"),
         ("auth: {store: new/}", "auth.store: is a folder; name the file in it"),
@@ -309,7 +311,7 @@ def test_an_error_and_nothing_in_force(tmp_path: Path, text: str, message: str) 
     (tmp_path / "blank").write_text(" \n")
     (tmp_path / "blank").chmod(0o600)
     [problem] = problems_of(tmp_path, text)
-    assert problem.startswith(f"1 {message}")
+    assert problem == f"1 {message}"
     assert "0123456789" not in problem
 
 
@@ -342,10 +344,11 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
         "  keys:\n"
         "  - {name: ci, role: x, tools: y}\n"
         "- 5\n"
-        "roles: {x: y}\n"
+        "roles: {admin: [], x: y}\n"
         "auth: {store: '', pepper: x}\n",
     )
     assert [problem.split(": ")[0] for problem in problems] == [
+        "8 roles.admin",
         "8 roles.x",
         "7 tenants[1]",
         "4 tenants[0].namespace",
@@ -376,6 +379,13 @@ def test_a_warning(tmp_path: Path, text: str, place: str, message: str) -> None:
     (tmp_path / "open").chmod(0o644)
     [warning] = load(tmp_path, text).warnings
     assert str(warning) == f"{tmp_path / 'config.yaml'}:1 {place}: {message}"
+
+
+def test_a_key_for_all_namespaces_of_a_tenant_that_has_none(tmp_path: Path) -> None:
+    text = (
+        "tenants: [{id: a, namespaces: [], keys: [{name: ci, api_key: '${ONE}', namespaces: '*'}]}]"
+    )
+    assert load(tmp_path, text).warnings == ()
 
 
 def test_every_key_file_is_watched_once(tmp_path: Path) -> None:

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-import pytest
-
 from open_mcp_gateway.document.paths import absolute, unreadable
+from tests.unprivileged import unprivileged
 
 
 def test_a_relative_base_becomes_absolute() -> None:
@@ -27,9 +25,12 @@ def test_unreadable(tmp_path: Path) -> None:
     assert unreadable(loop) is not None
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="file modes do not bind root; runs as any other user")
 def test_no_permission(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("x")
     file.chmod(0)
-    assert unreadable(file) == "cannot be read (Permission denied)"
+    unprivileged(check_that_it_is_not_read, tmp_path)
+
+
+def check_that_it_is_not_read(folder: Path) -> None:
+    assert unreadable(folder / "file") == "cannot be read (Permission denied)"

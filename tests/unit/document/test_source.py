@@ -14,6 +14,7 @@ from open_mcp_gateway.document.paths import unreadable
 from open_mcp_gateway.document.source import MAX_FILE_BYTES, parse_document, read_document
 from open_mcp_gateway.document.tree import MAX_DEPTH, MAX_NODES, Kind, Mapping, Scalar, Sequence
 from open_mcp_gateway.errors import InvalidConfig
+from tests.unprivileged import unprivileged
 
 
 def refusal(data: bytes | str) -> list[str]:
@@ -249,13 +250,16 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         assert str(caught.value.problems[0]).startswith(f"{path}: {message}")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="file modes do not bind root; runs as any other user")
 def test_a_file_without_permission(tmp_path: Path) -> None:
     path = tmp_path / "secret"
     path.write_text("a: 1")
     path.chmod(0)
+    unprivileged(check_that_it_is_not_read, tmp_path)
+
+
+def check_that_it_is_not_read(folder: Path) -> None:
     with pytest.raises(InvalidConfig, match="Permission denied"):
-        read_document(path)
+        read_document(folder / "secret")
 
 
 @pytest.mark.timeout(10)

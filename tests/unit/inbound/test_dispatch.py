@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
-from open_mcp_gateway.access.permit import Clearance
+from open_mcp_gateway.access.permit import Clearance, Permit
 from open_mcp_gateway.auth.identify import NoAuthentication
-from open_mcp_gateway.auth.principal import Permission
+from open_mcp_gateway.auth.principal import Permission, Principal
 from open_mcp_gateway.catalog.model import Snapshot
 from open_mcp_gateway.clock import SystemClock
 from open_mcp_gateway.errors import GatewayError, NotFound
@@ -19,14 +19,15 @@ from open_mcp_gateway.inbound.access_log import AccessLog
 from open_mcp_gateway.inbound.admission import Admitted
 from open_mcp_gateway.inbound.arrival import Arrival
 from open_mcp_gateway.inbound.dispatch import Dispatcher
-from open_mcp_gateway.inbound.handlers import Handler, McpPoint, OnGateway, Probe
+from open_mcp_gateway.inbound.handlers import Handler, McpPoint, McpVisits, OnGateway, Probe
 from open_mcp_gateway.inbound.origin import OriginPolicy
 from open_mcp_gateway.inbound.routes import OPEN, Open, Route, Router
 from open_mcp_gateway.pipeline.errand import Means
 from open_mcp_gateway.pipeline.forward import Forwarder
-from open_mcp_gateway.pipeline.reply import Reply
+from open_mcp_gateway.pipeline.reply import Reply, Responder
 from open_mcp_gateway.protocol.jsonrpc import Message
 from tests.unit.pipeline.exchanges import Caller, Desk
+from tests.unit.supervisor.memory import principal, snapshot_of, spec
 
 pytestmark = pytest.mark.anyio
 
@@ -182,3 +183,46 @@ async def test_who_is_asked_for_a_body(
     async with dispatching() as dispatcher:
         arrival = Arrival(b"POST", b"/point", [*HEADERS, (b"expect", expect), framing], "")
         assert dispatcher.admit(arrival, http_version=version).expects_continue is invited
+
+
+class Visit:
+    """Tells who entered."""
+
+    def __init__(self, permit: Permit, entered: int) -> None:
+        self.said = f"{permit.principal.key_id} {entered}".encode()
+
+    def serve(self, _arrival: Arrival, _body: bytes, responder: Responder) -> None:
+        responder.respond(Reply(200, self.said))
+
+
+async def test_where_a_head_leads_is_found_once_for_each_caller_and_catalog() -> None:
+    entered: list[Permit] = []
+
+    def enter(_: Arrival, permit: Permit) -> Visit:
+        entered.append(permit)
+        return Visit(permit, len(entered))
+
+    path = "/servers/{id}/visits"
+    visits = Route[Handler](
+        methods=("POST",), path=path, permission=Permission.MCP_CALL, handler=McpVisits(enter)
+    )
+    async with dispatching() as dispatcher:
+        dispatcher.router = Router([visits])
+        dispatcher.forwarder.snapshot = snapshot_of(spec("a"))
+        arrival = Arrival(b"POST", b"/servers/a/visits", HEADERS, "")
+        one, other = principal("one"), principal("other")
+
+        def ask(who: Principal) -> bytes:
+            caller = Caller()
+            admitted = Admitted(arrival.again(b""), principal=who, by=dispatcher.authenticator)
+            dispatcher.handle(admitted, b"", caller)
+            return caller.reply.body
+
+        assert [ask(one), ask(one)] == [b"one 1", b"one 1"]
+        assert [ask(other), ask(other)] == [b"other 2", b"other 2"]
+        assert ask(one) == b"one 3"
+        dispatcher.forwarder.snapshot = snapshot_of(spec("a"))
+        assert [ask(one), ask(one)] == [b"one 4", b"one 4"]
+        dispatcher.forwarder.snapshot = Snapshot()
+        assert b"not found" in ask(one)
+        assert len(entered) == 4

@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
 from open_mcp_gateway.access.authorize import authorize_by_id
 from open_mcp_gateway.access.permit import Permit
@@ -21,6 +22,7 @@ from open_mcp_gateway.inbound.mcp import McpEndpoint
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Manner
 from open_mcp_gateway.pipeline.errand import Means
 from open_mcp_gateway.pipeline.modern import ModernFace
+from open_mcp_gateway.pipeline.reply import Reply
 from open_mcp_gateway.pipeline.sessions import Sessions
 from open_mcp_gateway.pipeline.states import StateSeal
 from tests.unit.pipeline.clients import HandSink, OwnerDesk, ToolPeer, call, initialize
@@ -72,7 +74,7 @@ class Place:
     def post(self, body: bytes, *headers: tuple[bytes, bytes]) -> Caller:
         caller = Caller()
         arrival = Arrival(b"POST", b"/servers/a/mcp", list(headers), "somebody")
-        self.endpoint.post(arrival, self.permit, body, caller)
+        self.endpoint.post(arrival, self.permit).serve(arrival, body, caller)
         return caller
 
     def ask(self, method: str, params: dict[str, Any], *headers: tuple[bytes, bytes]) -> Caller:
@@ -124,7 +126,6 @@ async def test_a_call_that_fails_leaves_its_id_free(error: Exception, code: int)
         own = (b"mcp-session-id", session_id)
         session = here.sessions.find(here.permit, session_id.decode())
         here.desk.error = error
-        here.desk.running = None  # so that it has to be looked for
         for _ in range(3):
             told = here.ask("tools/call", {"name": "x"}, own).error
             assert (told["id"], told["code"]) == ("i", code)
@@ -163,3 +164,35 @@ async def test_a_defect_of_a_connection_ends_the_one_call() -> None:
             assert [type(error) for error in sink.errors] == [InternalError]
         assert session.inflight == 0
         assert len(lease.failures) == lease.begun
+
+
+async def test_a_session_has_the_permit_of_the_request() -> None:
+    """Also where one of its clients still goes by an older one."""
+    async with place() as here:
+        opened = here.ask("initialize", SESSIONS).reply
+        session_id = dict(opened.headers)[b"mcp-session-id"]
+        session = here.sessions.find(here.permit, session_id.decode())
+        arrival = Arrival(b"POST", b"/servers/a/mcp", [(b"mcp-session-id", session_id)], "x")
+        older, newer = here.permit, replace(here.permit)
+        ping = b'{"jsonrpc":"2.0","id":1,"method":"ping"}'
+        posts = [here.endpoint.post(arrival, permit) for permit in (older, newer)]
+        for one, permit in zip(posts * 2, (older, newer) * 2, strict=True):
+            caller = Caller()
+            one.serve(arrival, ping, caller)
+            assert caller.reply.status == 200
+            assert session.core.permit is permit
+        here.sessions.end(session)
+        notice = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
+        for one, message in zip(posts * 2, (ping, ping, notice, notice), strict=True):
+            caller = Caller()
+            one.serve(arrival, message, caller)
+            assert caller.reply.status == 404
+            assert caller.error["message"] == "Session not found"
+
+
+async def test_stateless_notifications_are_taken_for_what_they_are() -> None:
+    async with place() as here:
+        message = b'{"jsonrpc":"2.0","method":"notifications/x"}'
+        told = here.post(message, (b"mcp-protocol-version", b"2026-07-28"))
+        assert told.reply == Reply(202)
+        assert here.desk.manners == []

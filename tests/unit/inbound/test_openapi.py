@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from open_mcp_gateway.access.keyring import Keyring
 from open_mcp_gateway.auth.principal import Permission
 from open_mcp_gateway.catalog.model import Snapshot
 from open_mcp_gateway.clock import SystemClock
@@ -13,6 +12,8 @@ from open_mcp_gateway.inbound.handlers import Handler
 from open_mcp_gateway.inbound.management import Management, ReloadReport, ServerControl
 from open_mcp_gateway.inbound.openapi import OpenApi, describe
 from open_mcp_gateway.inbound.routes import Open, Router
+from open_mcp_gateway.operations.changes import Changer
+from open_mcp_gateway.operations.inforce import Configured, KeysInForce
 from open_mcp_gateway.operations.keys import KeyAdmin
 
 
@@ -24,15 +25,8 @@ def _table() -> Router[Handler]:
     nobody = cast("ServerControl", None)  # routes() hands handlers out, it does not run them
     clock = SystemClock()
     management = Management(nobody, clock, catalog=Snapshot, reload=_no_reload)
-    ring = Keyring((), (), clock.wall)
-    keys = KeyAdmin(
-        None,
-        lambda: ring,
-        lambda _: None,
-        clock,
-        lambda _: 0,
-        last_used_s=lambda record: record.last_used_at,
-    )
+    changer = Changer(None, KeysInForce(Configured(), clock.wall), lambda _: None)
+    keys = KeyAdmin(changer, clock, lambda _: 0)
     return Router([*management.routes(), *admin_routes(keys), *OpenApi(tuple).routes()])
 
 

@@ -23,8 +23,10 @@ from open_mcp_gateway.auth.principal import Permission
 from open_mcp_gateway.auth.records import KeyRecord, TenantRecord
 from open_mcp_gateway.errors import GatewayError
 from open_mcp_gateway.keystore.open import create_store
-from open_mcp_gateway.keystore.store import KeyStore, StoreChanges
+from open_mcp_gateway.keystore.store import KeyStore
 from open_mcp_gateway.names import KeyId, Namespace, RequestId, TenantId
+from open_mcp_gateway.operations.changes import Changer
+from open_mcp_gateway.operations.inforce import Configured, KeysInForce
 from open_mcp_gateway.operations.keys import Created, KeyAdmin
 from open_mcp_gateway.operations.requests import KeyCreate, KeyPatch, read_body
 from open_mcp_gateway.operations.tenants import TenantAdmin
@@ -68,28 +70,31 @@ class Desk:
     def __init__(self, *configured: KeyRecord, store: bool = True) -> None:
         self.clock = HandClock()
         self.store = new_store()
-        tenants = [TenantRecord(id=one, namespaces=(Namespace("one"),)) for one in (A, B)]
-        self.ring = Keyring(tenants, configured, self.clock.wall)
+        tenants = tuple(TenantRecord(id=one, namespaces=(Namespace("one"),)) for one in (A, B))
+        files = Configured(tenants=tenants, keys=configured)
+        self.in_force = KeysInForce(files, self.clock.wall, self.store.read())
         self.turned: list[int] = []
         numbers = itertools.count(1)
-        self.keys = KeyAdmin(
-            self.store if store else None,
-            lambda: self.ring,
-            self._turn,
-            self.clock,
-            lambda bits: next(numbers) << (bits - 32),
-            last_used_s=lambda record: record.last_used_at,
-        )
-        self.tenants = TenantAdmin(self.keys.changer, lambda: self.ring, self.clock)
+        changer = Changer(self.store if store else None, self.in_force, self._turn)
+        self.keys = KeyAdmin(changer, self.clock, lambda bits: next(numbers) << (bits - 32))
+        self.tenants = TenantAdmin(changer, self.clock)
+
+    @property
+    def ring(self) -> Keyring:
+        return self.in_force.keyring
+
+    @ring.setter
+    def ring(self, ring: Keyring) -> None:
+        self.in_force.keyring = ring
 
     @property
     def stored(self) -> dict[KeyId, KeyRecord]:
         """The keys as the store has them."""
         return {one.id: one for one in self.store.read().keys}
 
-    def _turn(self, changes: StoreChanges) -> None:
-        self.turned.append(changes.rev)
-        self.ring = self.ring.changed(changes.keys, changes.tenants)
+    def _turn(self, ring: Keyring) -> None:
+        revs = [one.rev for one in ring.keys.values()] + [one.rev for one in ring.tenants.values()]
+        self.turned.append(max(revs))
 
     def by(
         self, key_id: str = API_KEY_ID, permission: Permission = Permission.KEYS_WRITE

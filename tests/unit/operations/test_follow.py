@@ -18,6 +18,7 @@ from open_mcp_gateway.errors import StoreUnavailable
 from open_mcp_gateway.keystore.store import KeyStore, StoreChanges, Transaction
 from open_mcp_gateway.names import KeyId
 from open_mcp_gateway.operations import follow
+from open_mcp_gateway.operations.changes import Changer
 from open_mcp_gateway.operations.follow import Follower
 from open_mcp_gateway.operations.inforce import Configured, KeysInForce
 from tests.contract.places import NOW_S, a_key, a_tenant, put
@@ -56,8 +57,13 @@ class Wavering:
             raise StoreUnavailable("A record of the key store cannot be read.")
         return self.inner.read(after_rev, tag)
 
-    def transact(self, work: Callable[[Transaction], Result]) -> tuple[Result, StoreChanges]:
-        return self.inner.transact(work)
+    def transact(
+        self,
+        work: Callable[[Transaction], Result],
+        known_rev: int = -1,
+        known_tag: str | None = None,
+    ) -> tuple[Result, StoreChanges]:
+        return self.inner.transact(work, known_rev, known_tag)
 
     def wait_for_change(self, timeout_s: float) -> bool:
         self._here()
@@ -84,11 +90,11 @@ class Watched:
         self.turned: list[Keyring] = []
         self.lost: list[bool] = []
         self.opened: set[KeyId] = set()
+        self.changer = Changer(store, self.keys, self.turned.append)
         self.follower = Follower(
             store,
-            self.keys,
+            self.changer,
             SystemClock(),
-            turn=self.turned.append,
             lost=self.lost.append,
             used=self._taken,
         )
@@ -122,8 +128,15 @@ async def until(true: Callable[[], Any]) -> None:
 def store(monkeypatch: pytest.MonkeyPatch) -> Wavering:
     for name in ("PACE_S", "USES_S"):
         monkeypatch.setattr(follow, name, 0.02)
-    monkeypatch.setattr(follow, "STALE_AFTER_S", 0.3)
+    monkeypatch.setattr(follow, "STALE_AFTER_S", 60.0)  # no pause of the machine is as long
     return Wavering(new_store())
+
+
+@pytest.fixture
+def stale(store: Wavering, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A silence that can be waited for."""
+    del store
+    monkeypatch.setattr(follow, "STALE_AFTER_S", 1.0)
 
 
 @pytest.fixture
@@ -210,6 +223,7 @@ async def test_another_history_is_noticed_at_any_revision(
     assert "went back in time" in caplog.text
 
 
+@pytest.mark.usefixtures("stale")
 async def test_a_silence_is_said_once_and_so_is_its_end(
     store: Wavering, others: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -231,10 +245,7 @@ async def test_a_silence_is_said_once_and_so_is_its_end(
     assert caplog.records[0].__dict__["reason"] == "The key store does not answer.; it is away"
 
 
-async def test_a_short_silence_loses_nothing(
-    store: Wavering, others: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(follow, "STALE_AFTER_S", 60.0)
+async def test_a_short_silence_loses_nothing(store: Wavering, others: Callable[..., None]) -> None:
     async with following(store) as watched:
         store.away = True
         await until(lambda: watched.follower._silent)
@@ -255,6 +266,7 @@ async def test_news_that_could_not_be_read_are_read_later(
         assert store.reads_fail == 0
 
 
+@pytest.mark.usefixtures("stale")
 async def test_a_defect_ends_nothing_and_hides_nothing(
     store: Wavering,
     others: Callable[..., None],
@@ -282,6 +294,7 @@ async def test_a_defect_ends_nothing_and_hides_nothing(
     assert said.count("changes of the key store cannot be put in force") == 1
 
 
+@pytest.mark.usefixtures("stale")
 async def test_a_store_that_hangs_is_lost_too(store: Wavering) -> None:
     async with following(store) as watched:
         store.go_on.clear()
@@ -290,6 +303,7 @@ async def test_a_store_that_hangs_is_lost_too(store: Wavering) -> None:
         await until(lambda: watched.lost == [True, False])
 
 
+@pytest.mark.usefixtures("stale")
 async def test_it_can_be_stopped_while_the_store_hangs(store: Wavering) -> None:
     with anyio.fail_after(PATIENCE_S / 2):
         watched = Watched(store)

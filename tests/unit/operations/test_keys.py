@@ -24,6 +24,7 @@ from open_mcp_gateway.errors import (
     Outdated,
     WrongKey,
 )
+from open_mcp_gateway.operations.admins import is_admin
 from open_mcp_gateway.operations.listing import Filters
 from open_mcp_gateway.operations.requests import KeyImport, TenantCreate, TenantPatch
 from open_mcp_gateway.operations.tags import tag_of
@@ -320,8 +321,11 @@ def test_the_networks_of_the_last_administrator_only_grow() -> None:
         await refused(Conflict, "last_admin", less)
         await desk.patch(first, first, ip_allow=["fd00::/8", "10.0.0.0/8"], name="f")
         second = (await desk.make(first, name="second", role="admin", ip_allow=["fd00::/8"])).record
-        await desk.patch(first, first, ip_allow=["10.1.0.0/16"])
-        assert desk.stored[second.id].ip_allow == ("fd00::/8",)
+        # The second was made with the first, so that it could be used from nowhere any more.
+        less = desk.patch(first, first, ip_allow=["10.1.0.0/16"])
+        await refused(Conflict, "last_admin", less)
+        await desk.patch(first, first, disabled=True)
+        assert is_admin(desk.stored[second.id], desk.clock.wall())
 
     tell(story)
 
@@ -526,7 +530,7 @@ def test_what_can_be_no_tenant_is_none() -> None:
     tell(story)
 
 
-def test_a_narrowed_administrator_does_not_enable_a_wider_tenant() -> None:
+def test_a_narrowed_administrator_does_not_change_a_wider_tenant() -> None:
     async def story(desk: Desk) -> None:
         by = desk.by(permission=Permission.TENANTS_WRITE)
         request = TenantCreate(id="t", namespaces=("one", "two"))
@@ -535,10 +539,16 @@ def test_a_narrowed_administrator_does_not_enable_a_wider_tenant() -> None:
         await desk.tenants.patch(by, "t", off, request_id=REQUEST, rev=tag_of(made))
         narrow = await desk.make(name="n", role="admin", scope={"namespaces": ["one"]})
         theirs = desk.by(narrow.record.id, Permission.TENANTS_WRITE)
-        for patch in (TenantPatch(disabled=False), TenantPatch(namespaces=("two",))):
+        name = TenantPatch(name="T")
+        for patch in (TenantPatch(disabled=False), TenantPatch(namespaces=("two",)), name):
             doing = desk.tenants.patch(theirs, "t", patch, request_id=REQUEST)
-            await refused(Escalation, "scope_escalation", doing)
-        named = await desk.tenants.patch(theirs, "t", TenantPatch(name="T"), request_id=REQUEST)
+            await refused(Denied, "permission_denied", doing)
+        own = TenantCreate(id="own", namespaces=("one",))
+        await desk.tenants.create(theirs, own, request_id=REQUEST)
+        more = TenantPatch(namespaces=("one", "two"))
+        doing = desk.tenants.patch(theirs, "own", more, request_id=REQUEST)
+        await refused(Escalation, "scope_escalation", doing)
+        named = await desk.tenants.patch(by, "t", name, request_id=REQUEST)
         assert (named.name, desk.tenants.get(by, "t")) == ("T", named)
         doing = desk.tenants.patch(by, "t", off, request_id=REQUEST, rev=tag_of(made))
         await refused(Outdated, "outdated", doing)

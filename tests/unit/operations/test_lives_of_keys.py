@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import hypothesis
 import pytest
-from anyio import CapacityLimiter
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -24,6 +23,7 @@ from hypothesis.stateful import (
 )
 
 from open_mcp_gateway.access.authorize import require
+from open_mcp_gateway.access.keyring import Keyring
 from open_mcp_gateway.access.permit import Clearance
 from open_mcp_gateway.access.policy import platform_admin
 from open_mcp_gateway.auth.apikeys import digest_of
@@ -34,7 +34,7 @@ from open_mcp_gateway.keystore.open import create_store, open_store
 from open_mcp_gateway.keystore.store import KeyStore, StoreChanges
 from open_mcp_gateway.names import KeyId, Namespace, RequestId, TenantId
 from open_mcp_gateway.operations.admins import is_admin
-from open_mcp_gateway.operations.follow import Follower
+from open_mcp_gateway.operations.changes import Changer
 from open_mcp_gateway.operations.inforce import Configured, KeysInForce
 from open_mcp_gateway.operations.keys import KeyAdmin
 from open_mcp_gateway.operations.requests import KeyCreate, KeyPatch, TenantPatch, read_body
@@ -80,23 +80,13 @@ class Node:
         self.heard = store.read().rev
         self.own: set[int] = set()
         self.revoked_here: set[KeyId] = set()
-        ring = lambda: self.keys.keyring  # noqa: E731
-        self.admin = KeyAdmin(
-            store,
-            ring,
-            self._turn,
-            clock,
-            lambda bits: next(numbers) << (bits - 32),
-            last_used_s=lambda _record: None,
-        )
-        self.tenants = TenantAdmin(self.admin.changer, ring, clock)
-        self.follower = Follower(
-            store, self.keys, clock, turn=lambda _: None, lost=lambda _: None, used=lambda: ()
-        )
+        self.changer = Changer(store, self.keys, self._turn)
+        self.admin = KeyAdmin(self.changer, clock, lambda bits: next(numbers) << (bits - 32))
+        self.tenants = TenantAdmin(self.changer, clock)
 
-    def _turn(self, changes: StoreChanges) -> None:
-        self.keys.take(changes)
-        self.own |= {one.rev for one in changes.keys} | {one.rev for one in changes.tenants}
+    def _turn(self, ring: Keyring) -> None:
+        self.own |= {one.rev for one in ring.keys.values()}
+        self.own |= {one.rev for one in ring.tenants.values()}
 
     def clearance(self, permission: Permission) -> Clearance:
         ring = self.keys.keyring
@@ -252,7 +242,7 @@ class Lives(RuleBasedStateMachine):
     def hear(self, node: int) -> None:
         at = self.nodes[node]
         before = at.keys.rev
-        self.loop.run_until_complete(at.follower._catch_up(CapacityLimiter(1)))
+        self.loop.run_until_complete(at.changer.catch_up())
         assert at.keys.rev >= before
         at.heard = self.history[-1].rev
 

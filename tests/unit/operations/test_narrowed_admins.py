@@ -11,8 +11,9 @@ from open_mcp_gateway.access.keyring import Keyring
 from open_mcp_gateway.access.permit import Clearance
 from open_mcp_gateway.auth.principal import PLATFORM, Holder, Permission
 from open_mcp_gateway.auth.records import KeyRecord, Status
-from open_mcp_gateway.errors import Escalation, InvalidRequest, WrongKey
+from open_mcp_gateway.errors import Denied, Escalation, InvalidRequest, WrongKey
 from open_mcp_gateway.keystore.store import KeyStore, StoreChanges, Transaction
+from open_mcp_gateway.names import TenantId
 from open_mcp_gateway.operations.changes import Changer
 from open_mcp_gateway.operations.minting import effective
 from open_mcp_gateway.operations.requests import TenantCreate, TenantPatch
@@ -37,8 +38,12 @@ class Watched:
         self._store = store
         self.read_whole: list[Holder] = []
 
-    def transact(self, work: Callable[[Transaction], Result]) -> tuple[Result, StoreChanges]:
-        return self._store.transact(lambda tx: work(cast(Transaction, _Watching(tx, self))))
+    def transact(
+        self, work: Callable[[Transaction], Result], known_rev: int, known_tag: str
+    ) -> tuple[Result, StoreChanges]:
+        return self._store.transact(
+            lambda tx: work(cast(Transaction, _Watching(tx, self))), known_rev, known_tag
+        )
 
 
 class _Watching:
@@ -82,13 +87,13 @@ def test_who_may_not_call_everything_opens_no_tenant(
             ("off", TenantPatch(disabled=None)),
         ):
             doing = desk.tenants.patch(by, name, patch, request_id=REQUEST)
-            await refused(Escalation, "scope_escalation", doing)
+            await refused(Denied, "permission_denied", doing)
 
     tell(story)
 
 
 @pytest.mark.parametrize("scope", [scope for scope, _ in NARROWINGS])
-def test_who_may_not_call_everything_still_closes_tenants(scope: dict[str, Any]) -> None:
+def test_who_may_not_call_everything_closes_no_tenant(scope: dict[str, Any]) -> None:
     async def story(desk: Desk) -> None:
         root = desk.by(permission=Permission.TENANTS_WRITE)
         request = TenantCreate(id="t", namespaces=("one", "two"))
@@ -99,8 +104,32 @@ def test_who_may_not_call_everything_still_closes_tenants(scope: dict[str, Any])
             TenantPatch(namespaces=("two",)),
             TenantPatch(disabled=True),
         ):
-            await desk.tenants.patch(by, "t", patch, request_id=REQUEST)
-        await desk.tenants.delete(by, "t", request_id=REQUEST)
+            doing = desk.tenants.patch(by, "t", patch, request_id=REQUEST)
+            await refused(Denied, "permission_denied", doing)
+        doing = desk.tenants.delete(by, "t", request_id=REQUEST)
+        await refused(Denied, "permission_denied", doing)
+        assert desk.ring.tenants[TenantId("t")].rev == 1
+
+
+@pytest.mark.parametrize("namespaces", [["one"], ["o*"], ["two"], []])
+def test_a_tenant_that_reaches_beyond_a_key_is_not_changed_by_it(namespaces: list[str]) -> None:
+    async def story(desk: Desk) -> None:
+        root = desk.by(permission=Permission.TENANTS_WRITE)
+        for name, reaches in (("in", ("one",)), ("both", ("one", "two")), ("out", ("three",))):
+            request = TenantCreate(id=name, namespaces=reaches)
+            await desk.tenants.create(root, request, request_id=REQUEST)
+        by = await narrowed(desk, {"namespaces": namespaces})
+        for name in ("in", "both", "out"):
+            disable = desk.tenants.patch(by, name, TenantPatch(disabled=True), request_id=REQUEST)
+            delete = desk.tenants.delete(by, name, request_id=REQUEST)
+            if name == "in" and namespaces in (["one"], ["o*"]):
+                await disable
+                await delete
+                continue
+            for doing in (disable, delete):
+                await refused(Denied, "permission_denied", doing)
+
+    tell(story)
 
     tell(story)
 
@@ -125,17 +154,37 @@ def test_who_is_narrowed_ends_and_changes_nobody_who_has_more() -> None:
     tell(story)
 
 
-def test_a_cascade_takes_none_who_was_given_more_since() -> None:
+def test_a_role_that_was_widened_hinders_nobody_from_switching_itself_off() -> None:
+    """What is written of the key is more than it has, for its maker has less."""
+
+    async def story(desk: Desk) -> None:
+        maker = (await desk.make(name="maker", role="tenant-admin", tenant="a")).record.id
+        child = (await desk.make(maker, name="child", role="auditor")).record.id
+        ring = desk.ring
+        roles = dict(ring.roles) | {"auditor": frozenset(Permission)}
+        desk.ring = Keyring(ring.tenants.values(), ring.keys.values(), desk.clock.wall, roles=roles)
+        tenant_admin = desk.ring.principal(desk.stored[maker]).permissions
+        assert desk.ring.principal(desk.stored[child]).permissions == tenant_admin
+        await desk.patch(child, child, metadata={"n": "1"})
+        await desk.patch(child, maker, disabled=True)
+        await desk.revoke(child, maker)
+
+    tell(story)
+
+
+def test_nobody_is_given_more_than_the_key_it_was_made_with() -> None:
+    """It would be written, and have no effect."""
+
     async def story(desk: Desk) -> None:
         scope = {"servers": ["s"]}
         narrow = (await desk.make(name="narrow", role="admin", scope=scope)).record.id
         parent = (await desk.make(narrow, name="parent", role="admin", scope=scope)).record.id
         child = (await desk.make(parent, name="child", scope=scope)).record.id
-        await desk.patch(child, scope=None)
-        for one in (parent, narrow):
-            doing = desk.revoke(one, narrow, cascade=True)
-            await refused(Escalation, "scope_escalation", doing)
-        await desk.revoke(narrow, cascade=True)
+        for more in ({"scope": None}, {"scope": {"servers": ["s", "t"]}}):
+            text = await refused(Escalation, "scope_escalation", desk.patch(child, **more))
+            assert text == "A key cannot have more than the one that it was made with"
+        await desk.patch(child, name="other", role="viewer")
+        await desk.revoke(narrow, narrow, cascade=True)
         assert all(one.revoked_at is not None for one in desk.stored.values())
 
     tell(story)
@@ -209,7 +258,7 @@ def test_keys_of_the_platform_are_read_only_when_an_administrator_may_be_lost() 
         ]
         admin = await desk.make(name="admin", role="admin")
         watched = Watched(desk.store)
-        desk.keys.changer = Changer(cast(KeyStore, watched), desk._turn)
+        desk.keys.changer = Changer(cast(KeyStore, watched), desk.in_force, desk._turn)
         for one in made:
             await desk.patch(one.record.id, name=one.record.name + "x")
             await desk.revoke(one.record.id)

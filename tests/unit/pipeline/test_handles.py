@@ -18,6 +18,21 @@ from open_mcp_gateway.protocol.jsonrpc import Call
 ALICE, BOB, SERVER = KeyId("alice"), KeyId("bob"), ServerId("s")
 
 
+RELATED = "io.modelcontextprotocol/related-task"
+ESCAPED = b'{"io.modelcontextprotocol\\u002frelated\\u002dtask":{"taskId":"h"}}'
+TWICE = b'{"%b":{"taskId":"h"},"%b":{"taskId":"mine"}}' % (RELATED.encode(), RELATED.encode())
+ANY_METHOD = (
+    "tools/call",
+    "tools/list",
+    "resources/read",
+    "prompts/get",
+    "vendor/method",
+    "subscriptions/listen",
+    "notifications/vendor",
+    "ping",
+)
+
+
 def call(method: str, **params: object) -> Call:
     return Call(
         method, b"1", {name: Raw(json.dumps(value).encode()) for name, value in params.items()}
@@ -194,6 +209,17 @@ def test_nobody_can_crowd_out_the_handles_of_another(monkeypatch: pytest.MonkeyP
         ),
         call("tools/call", name="x", _Meta={"progressToken": 1}),
         call("vendor/method", meta={"progressToken": 1}),
+        *(call(method, _meta={RELATED: {"taskId": "h"}}) for method in ANY_METHOD),
+        call("tasks/get", taskId="mine", _meta={RELATED: {"taskId": "h"}}),
+        call("tools/call", name="x", _meta={RELATED: {"task_id": "h"}}),
+        call("tools/call", name="x", _meta={RELATED: {"taskId": "mine", "TaskId": "h"}}),
+        call("tools/call", name="x", _meta={RELATED: {"taskId": 1}}),
+        call("tools/call", name="x", _meta={RELATED: "h"}),
+        call("tools/call", name="x", _meta={RELATED.upper(): {"taskId": "h"}}),
+        call("tools/call", name="x", _meta={RELATED.replace("k", "\u212a"): {"taskId": "h"}}),
+        call("tools/call", name="x", _meta={RELATED.replace("-t", "T"): {"taskId": "h"}}),
+        Call("tools/call", b"1", {"_meta": Raw(ESCAPED)}),
+        Call("tools/call", b"1", {"_meta": Raw(TWICE)}),
     ],
 )
 def test_no_other_spelling_or_method_leads_to_a_handle(sly: Call) -> None:
@@ -215,6 +241,19 @@ def test_any_method_of_tasks_is_free_for_ones_own() -> None:
     handles.learn(ALICE, SERVER, "tools/call", given(taskId="h"))
     handles.check(ALICE, SERVER, call("tasks/delete", taskId="h", taskIds=["h"], more="x"))
     handles.check(ALICE, SERVER, call("vendor/method", task_id="h", Cursor="x"))
+
+
+def test_what_belongs_to_ones_own_task_passes() -> None:
+    handles = Handles()
+    handles.learn(ALICE, SERVER, "tools/call", given(task={"taskId": "h"}))
+    for method in ANY_METHOD:
+        handles.check(ALICE, SERVER, call(method, _meta={RELATED: {"taskId": "h", "x": 1}}))
+        handles.check(ALICE, SERVER, call(method, _meta={"\u00e9": "related-task", "x\\": 1}))
+    for about in ("progress", "tasks/status"):  # which may be the client's own, that it has made
+        note = Call(
+            f"notifications/{about}", None, call("x", _meta={RELATED: {"taskId": "c"}}).params
+        )
+        handles.check(ALICE, SERVER, note)
 
 
 def key(digest: bytes, **more: Any) -> dict[KeyId, KeyRecord]:

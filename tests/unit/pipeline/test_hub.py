@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import pytest
 
-from open_mcp_gateway.outbound.peer import Peer, Question, Waiter
-from open_mcp_gateway.pipeline.hub import Hub
+from open_mcp_gateway.outbound.peer import Question, Waiter
+from open_mcp_gateway.pipeline.hub import Hub, Share
 from open_mcp_gateway.protocol.jsonrpc import decode_incoming
 from tests.unit.pipeline.clients import Asked, note
 from tests.unit.pipeline.exchanges import HandPeer
@@ -19,14 +19,10 @@ class Ear:
     def __init__(self, level: str | None = None, *uris: str) -> None:
         self.level = level
         self.subscriptions = set(uris)
-        self.in_flight = 0
         self.heard: list[tuple[bool, str]] = []
         self.questions: list[Question] = []
         self.withdrawn: list[bytes] = []
-
-    def in_flight_on(self, peer: Peer) -> int:
-        assert isinstance(peer, HandPeer)
-        return self.in_flight
+        self.share = Share()
 
     def deliver(self, message: bytes, *, urgent: bool) -> None:
         self.heard.append((urgent, str(decode_incoming(message).method)))
@@ -42,7 +38,7 @@ def hub(*ears: Ear, exclusive: bool = False) -> tuple[Hub, HandPeer]:
     peer = HandPeer()
     made = Hub(peer, exclusive=exclusive)
     for ear in ears:
-        made.add(ear)
+        ear.share = made.add(ear)
     return made, peer
 
 
@@ -83,37 +79,58 @@ def test_what_may_be_about_anybody_reaches_nobody() -> None:
     made, peer = hub(one, two)
     message = note("notifications/message", level="info")
     made.notified(*message)  # nothing is in flight
-    one.in_flight = 1
+    one.share.inflight += 1
     in_flight(peer, 1)
     made.notified(*message)
-    one.in_flight, two.in_flight = 2, 1
+    one.share.inflight += 1
+    two.share.inflight += 1
     in_flight(peer, 3)
     made.notified(*message)
-    one.in_flight, two.in_flight = 1, 0
+    two.share.inflight -= 1
+    one.share.inflight -= 1
     in_flight(peer, 2)  # one of them is the envelope's
     made.notified(*message)
-    one.in_flight = 0
+    one.share.inflight -= 1
     in_flight(peer, 0)
     made.notified(*message)
     assert one.heard == [(True, "notifications/message")]
     assert two.heard == []
 
 
-@pytest.mark.parametrize("exclusive", [False, True])
-def test_a_session_that_moved_on_hears_of_its_last_calls(exclusive: bool) -> None:
+def test_a_session_that_moved_on_hears_of_its_last_calls() -> None:
     one = Ear()
-    made, peer = hub(one, exclusive=exclusive)
-    one.in_flight = 1
+    made, peer = hub(one)
+    one.share.inflight += 1
     made.remove(one)
     in_flight(peer, 1)
     made.notified(*note("notifications/vendor"))
     made.notified(*note("notifications/tools/list_changed"))
     assert one.heard == [(True, "notifications/vendor")]
-    one.in_flight = 0
+    one.share.inflight -= 1
     in_flight(peer, 0)
     made.notified(*note("notifications/vendor"))
-    one.in_flight = 1  # on whatever connection it is now
-    in_flight(peer, 1)
+    assert len(one.heard) == 1
+
+
+def test_a_session_that_comes_back_counts_on() -> None:
+    one = Ear()
+    made, peer = hub(one)
+    one.share.inflight += 1
+    made.remove(one)
+    one.share = made.add(one)
+    one.share.inflight += 1
+    in_flight(peer, 2)
+    made.notified(*note("notifications/vendor"))
+    assert one.heard == [(True, "notifications/vendor")]
+
+
+def test_the_owner_of_a_connection_is_meant_until_its_last_call_is_over() -> None:
+    one = Ear()
+    made, _ = hub(one, exclusive=True)
+    one.share.inflight += 1
+    made.remove(one)
+    made.notified(*note("notifications/vendor"))
+    one.share.inflight -= 1
     made.notified(*note("notifications/vendor"))
     assert one.heard == [(True, "notifications/vendor")]
 
@@ -164,7 +181,7 @@ def test_questions_and_their_end() -> None:
 def test_nobody_is_asked_where_several_are() -> None:
     one, two = Ear(), Ear()
     made, peer = hub(one, two)
-    one.in_flight = 1
+    one.share.inflight += 1
     in_flight(peer, 1)
     question = Asked()
     made.asked(question)

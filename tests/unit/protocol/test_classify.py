@@ -3,7 +3,7 @@
 import pytest
 from msgspec import Raw
 
-from open_mcp_gateway.protocol.classify import claims_modern, era_of
+from open_mcp_gateway.protocol.classify import claims_modern, era_of, outside_sessions
 from open_mcp_gateway.protocol.eras import Era
 from open_mcp_gateway.protocol.jsonrpc import Params
 
@@ -29,7 +29,7 @@ NO_CLAIM: Params = {"_meta": Raw(b'{"progressToken":1}')}
 def test_the_era_of_a_message(
     method: str, params: Params | None, header: str | None, era: Era
 ) -> None:
-    assert era_of(method, params, header) is era
+    assert era_of(method, params, outside=outside_sessions(header)) is era
 
 
 def test_a_meta_that_is_no_object_claims_nothing() -> None:

@@ -106,9 +106,6 @@ class Story:
         self.scopes: dict[MemoryPeer, str] = {}
         """Who uses each peer."""
 
-        self.given: dict[tuple[str, Manner], Lease] = {}
-        """What each kind of caller was given last."""
-
     def spec(self) -> ServerSpec:
         runtime = LocalProcess(command=f"v{self.version}")
         return spec(isolation=self.isolation, runtime=runtime)
@@ -123,12 +120,6 @@ class Story:
             tasks.start_soon(self.admin, step)
         else:
             self.change(step, value)
-        self.what_serves_is_what_would_be_given()
-
-    def what_serves_is_what_would_be_given(self) -> None:
-        for (key, manner), lease in self.given.items():
-            if lease.serving:
-                assert self.place.fleet.lease(self.permit_for(key), manner) is lease
 
     def call(self, step: str, who: str | float, manner: Manner, tasks: TaskGroup) -> None:
         if isinstance(who, float):
@@ -152,8 +143,6 @@ class Story:
             self.outcomes.append(error)
             return
         self.may_use(lease, key, manner)
-        self.given[key, manner] = lease
-        self.what_serves_is_what_would_be_given()
         self.outcomes.append(await self.place.call(lease, permit, deadline_s=8.0))
 
     def may_use(self, lease: Lease, key: str, manner: Manner) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import anyio
 import pytest
@@ -12,7 +13,9 @@ from open_mcp_gateway.access.authorize import authorize
 from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.auth.principal import Permission
 from open_mcp_gateway.errors import EraNotSpoken, GatewayError, NotFound, UpstreamUnavailable
-from open_mcp_gateway.supervisor.direct import OPEN_S, Direct
+from open_mcp_gateway.outbound.peer import Question
+from open_mcp_gateway.protocol.jsonrpc import Incoming
+from open_mcp_gateway.supervisor.direct import LAST_PAUSE_S, OPEN_S, Direct
 from open_mcp_gateway.supervisor.lease import Lease
 from tests.unit.supervisor.memory import MODERN, World, entry_of, owned, principal, spec
 
@@ -122,3 +125,64 @@ async def test_an_attempt_is_bounded() -> None:
         with pytest.raises(UpstreamUnavailable, match="within 120 s"):
             await servers.ready(PERMIT)
         assert anyio.current_time() - began_s == pytest.approx(OPEN_S)
+
+
+class Audience:
+    """Somebody who listens."""
+
+    def notified(self, message: bytes, incoming: Incoming) -> None: ...
+    def asked(self, question: Question) -> None: ...
+
+
+async def test_where_somebody_listens_a_lost_connection_comes_back_by_itself() -> None:
+    world = World()
+    async with direct(world) as servers:
+        opened: list[str] = []
+        servers.on_opened = opened.append
+        await servers.ready(PERMIT, owned("s"))
+        world.last.attend(Audience())
+        world.fail = UpstreamUnavailable("down")
+        began_s = anyio.current_time()
+        world.last.crash()
+        await anyio.sleep(200)
+        at_s = [began_s, *world.attempts[1:]]
+        pauses = [later - sooner - world.start_s for sooner, later in pairwise(at_s)]
+        pauses[0] += world.start_s
+        assert pauses == pytest.approx([1, 2, 4, 8, 16, 30, 30, 30, 30, 30][: len(pauses)])
+        assert len(pauses) > 7
+        assert opened == ["a"]
+        world.fail = None
+        await anyio.sleep(LAST_PAUSE_S + world.start_s)
+        assert opened == ["a", "a"]
+        lease = servers.lease(PERMIT, owned("s"))
+        assert lease is not None
+        assert lease.peer is world.last
+        attempts = len(world.attempts)
+        await anyio.sleep(200)
+        assert len(world.attempts) == attempts
+
+
+async def test_a_call_may_be_first_to_open_it_again() -> None:
+    world = World()
+    async with direct(world) as servers:
+        await servers.ready(PERMIT)
+        world.last.attend(Audience())
+        world.last.crash()
+        lease = await servers.ready(PERMIT)
+        await anyio.sleep(200)
+        assert servers.lease(PERMIT) is lease
+        assert len(world.attempts) == 2
+
+
+async def test_what_is_released_or_unheard_does_not_come_back() -> None:
+    world = World()
+    async with direct(world) as servers:
+        await servers.ready(PERMIT, owned("s"))
+        world.last.attend(Audience())
+        world.last.crash()
+        servers.release(PERMIT, owned("s"))
+        await servers.ready(PERMIT)
+        world.last.crash()
+        await anyio.sleep(200)
+        assert len(world.attempts) == 2
+        assert servers.lease(PERMIT, owned("s")) is None

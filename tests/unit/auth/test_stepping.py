@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from open_mcp_gateway.access.stepping import may_step_back, template_may_step_back
+from open_mcp_gateway.auth.stepping import may_step_back, template_may_step_back
 
 STEPS = (
     *("..", "../b", "..\\b", "..?x", "..#x", "..;/b", "..;x=1/b", ".. /b", "%2e./b", ".%2E/b"),
@@ -41,6 +41,13 @@ def test_what_may_step_back(rest: str) -> None:
 @pytest.mark.parametrize("rest", [*STAYS, "x" * 100_000, "%41" * 100_000])
 def test_what_does_not(rest: str) -> None:
     assert not may_step_back(f"file:///a/{rest}")
+
+
+def test_how_often_a_uri_may_be_encoded() -> None:
+    """Decoded five times over: what is still not done then is not trusted."""
+    four, five = ("%" + "25" * (times - 1) + "41" for times in (4, 5))
+    assert not may_step_back(f"file:///a/{four}")
+    assert may_step_back(f"file:///a/{five}")
 
 
 @pytest.mark.parametrize("rest", ["{x}/../b", "../{x}", "%2e%2e/{x}", "..{x}", ".{x}./b", "a b{x}"])

@@ -1,0 +1,166 @@
+"""What was written is in force when its writer hears of it, whatever became of the store."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import TypeVar, cast
+
+import anyio
+from anyio import to_thread
+
+from open_mcp_gateway.keystore.open import create_store
+from open_mcp_gateway.keystore.store import KeyStore, StoreChanges, Transaction
+from open_mcp_gateway.names import KeyId
+from open_mcp_gateway.operations.changes import Changer
+from tests.unit.operations.desk import OPEN, Desk, tell
+
+Result = TypeVar("Result")
+
+
+class Backup:
+    """A store in a file of its own, of which a copy is taken and put back as an operator does it:
+    under the name of the other, while that is in use."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "keys.db"
+        self.copy = folder / "copy.db"
+        self.store = create_store("sqlite", path=self.path)
+        OPEN.callback(self.store.close)
+
+    def take(self) -> None:
+        with closing(sqlite3.connect(self.path)) as connection:
+            connection.execute("VACUUM INTO ?", [str(self.copy)])
+
+    def put_back(self) -> None:
+        shutil.copy(self.copy, self.path.with_suffix(".new"))
+        for end in ("-wal", "-shm"):
+            self.path.with_name(self.path.name + end).unlink(missing_ok=True)
+        self.path.with_suffix(".new").replace(self.path)
+
+
+def at(desk: Desk, store: object) -> None:
+    """Let what happens at the desk go to another store."""
+    changer = Changer(cast(KeyStore, store), desk.in_force, desk._turn)
+    desk.store = cast(KeyStore, store)
+    desk.keys.changer = desk.tenants.changer = changer
+
+
+def is_live(desk: Desk, key_id: KeyId) -> bool:
+    return desk.ring.identifier.opens(key_id)
+
+
+def test_a_change_right_after_a_restore_is_in_force_when_it_is_answered(tmp_path: Path) -> None:
+    """The restored store counts its revisions on from where the backup was made, so that what is
+    written to it has a lower one than what is in force."""
+
+    async def story(desk: Desk) -> None:
+        backup = Backup(tmp_path)
+        at(desk, backup.store)
+        leaked = (await desk.make()).record
+        backup.take()
+        for number in range(5):
+            await desk.patch(leaked.id, metadata={"n": str(number)})
+        backup.put_back()
+        disabled = await desk.patch(leaked.id, disabled=True)
+        assert disabled.rev < 5
+        assert desk.ring.keys[leaked.id] == disabled
+        assert not is_live(desk, leaked.id)
+
+    tell(story)
+
+
+def test_a_change_has_the_revision_that_another_had_before_the_restore(tmp_path: Path) -> None:
+    async def story(desk: Desk) -> None:
+        backup = Backup(tmp_path)
+        at(desk, backup.store)
+        leaked = (await desk.make()).record
+        backup.take()
+        before = await desk.patch(leaked.id, metadata={"n": "1"})
+        backup.put_back()
+        disabled = await desk.patch(leaked.id, disabled=True)
+        assert disabled.rev == before.rev
+        assert not is_live(desk, leaked.id)
+
+    tell(story)
+
+
+class Gated:
+    """A real store that has read, and holds back what it has to say."""
+
+    def __init__(self, inner: KeyStore) -> None:
+        self.inner = inner
+        self.has_read = threading.Event()
+        self.go_on = threading.Event()
+
+    def read(self, after_rev: int = -1, tag: str | None = None) -> StoreChanges:
+        found = self.inner.read(after_rev, tag)
+        self.has_read.set()
+        assert self.go_on.wait(20)
+        return found
+
+    def transact(
+        self, work: Callable[[Transaction], Result], known_rev: int, known_tag: str
+    ) -> tuple[Result, StoreChanges]:
+        return self.inner.transact(work, known_rev, known_tag)
+
+
+def is_waited_for(desk: Desk) -> bool:
+    """Whether a change waits for another one."""
+    return desk.keys.changer._lock.statistics().tasks_waiting > 0
+
+
+def test_no_older_state_of_the_whole_store_replaces_a_change(tmp_path: Path) -> None:
+    """Whoever reads all of a restored store is overtaken by a change while it does."""
+
+    async def story(desk: Desk) -> None:
+        backup = Backup(tmp_path)
+        at(desk, backup.store)
+        leaked = (await desk.make()).record
+        backup.take()
+        await desk.patch(leaked.id, metadata={"n": "1"})
+        backup.put_back()
+        assert backup.store.wait_for_change(0)
+        gated = Gated(backup.store)
+        at(desk, gated)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(desk.keys.changer.catch_up)
+            assert await to_thread.run_sync(gated.has_read.wait, 20)
+            revoked = anyio.Event()
+
+            async def revoke() -> None:
+                await desk.revoke(leaked.id)
+                revoked.set()
+
+            tasks.start_soon(revoke)
+            with anyio.fail_after(20):
+                while not (revoked.is_set() or is_waited_for(desk)):  # noqa: ASYNC110
+                    await anyio.sleep(0.001)
+            gated.go_on.set()
+        assert not is_live(desk, leaked.id)
+        assert desk.in_force.rev == 1
+
+    tell(story)
+
+
+def test_news_after_a_restore_is_read_whole_once(tmp_path: Path) -> None:
+    """Own changes to a restored store do not hide from the next look that it was restored."""
+
+    async def story(desk: Desk) -> None:
+        backup = Backup(tmp_path)
+        at(desk, backup.store)
+        kept = (await desk.make(name="kept")).record
+        backup.take()
+        lost = (await desk.make(name="lost")).record
+        backup.put_back()
+        await desk.patch(kept.id, metadata={"n": "1"})
+        assert is_live(desk, lost.id)
+        await desk.keys.changer.catch_up()
+        assert set(desk.ring.keys) == {"config:api_key", kept.id}
+        assert (desk.in_force.rev, desk.ring.keys[kept.id].metadata) == (2, {"n": "1"})
+
+    tell(story)
