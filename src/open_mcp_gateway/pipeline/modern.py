@@ -221,7 +221,8 @@ class _ModernExchange(Exchange):
             self.start()
 
     def answered(self, message: bytes, upstream_id: int) -> None:
-        if STATE in message or _ERROR in message:
+        # Not ``in``, which tries for a number first and so takes twice as long.
+        if message.find(STATE) >= 0 or message.find(_ERROR) >= 0:
             self._end(failed=False)  # before anything that can fail
             message = self._reworded(message)
         super().answered(message, upstream_id)
