@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from typing import NoReturn
 
 import anyio
 import pytest
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.anyio
 class Broken(ModernFace):
     """Fails in a way that nobody foresaw."""
 
-    def take(self, permit: Permit, *_: object) -> None:
+    def take(self, permit: Permit, *_: object, **_more: object) -> NoReturn:
         raise ZeroDivisionError("ours", permit)
 
 

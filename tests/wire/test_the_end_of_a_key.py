@@ -13,6 +13,7 @@ from typing import Final
 
 import pytest
 
+from open_mcp_gateway.app import LOOK_S
 from open_mcp_gateway.catalog.model import Isolation
 from open_mcp_gateway.names import Namespace, ServerId
 from tests.rawhttp import Wire, request
@@ -188,6 +189,10 @@ def test_what_it_has_open_ends_and_what_others_have_goes_on(
         deserted = ("legacy", "modern", "own", "asleep")
     for server_id in deserted:
         front.until(partial(_is_for, front, server_id, 1))
+
+
+def test_what_has_no_event_is_looked_at_often_enough_for_a_second() -> None:
+    assert LOOK_S <= 0.5
 
 
 def all_there(front: Face, keys: int, groups: int = 1) -> None:

@@ -35,12 +35,13 @@ from open_mcp_gateway.protocol.jsonrpc import (
     decode_message,
     raw_id_of,
 )
+from open_mcp_gateway.supervisor.lease import Lease
 
 
 class Posts:
     """The POSTs with one head, by one permit: what those two decide is decided once."""
 
-    __slots__ = ("_head", "_modern", "_permit", "_session", "_sessions")
+    __slots__ = ("_head", "_lease", "_modern", "_permit", "_session", "_sessions")
 
     def __init__(
         self, sessions: Sessions, modern: ModernFace, permit: Permit, head: McpHead
@@ -52,6 +53,8 @@ class Posts:
         self._session: HttpSession | None = None
         """The one that the head names, once it was found; it may have ended since, or have another
         permit."""
+        self._lease: Lease | None = None
+        """What served the last request of no session; it may not serve any more."""
 
     def serve(self, arrival: Arrival, body: bytes, responder: Responder) -> Abandonable | None:
         """See ``Visits``."""
@@ -72,14 +75,7 @@ class Posts:
             # A claim can only be in ``_meta``, and most messages of sessions have none.
             may_be_modern = outside or (params is not None and "_meta" in params)
             if may_be_modern and era_of(call.method, params, outside=outside) is Era.MODERN:
-                if call.id is None:
-                    # Over HTTP a client has no notification to send: leaving is how it cancels.
-                    responder.respond(ACCEPTED)
-                    return None
-                outcome = HttpSink(responder, arrival.request_id)
-                return self._modern.take(
-                    self._permit, call, head.routing, outcome, arrival.request_id
-                )
+                return self._stateless(call, responder, arrival.request_id)
             if call.method == "initialize" and not head.names_session:
                 return self._open(arrival, call, responder)
             session = self._session
@@ -95,6 +91,21 @@ class Posts:
         except Exception as error:  # noqa: BLE001 - a boundary: the answer names the request
             responder.respond(failed(error, raw_id_of(message), arrival.request_id))
             return None
+
+    def _stateless(self, call: Call, responder: Responder, request_id: str) -> Abandonable | None:
+        if call.id is None:
+            # Over HTTP a client has no notification to send: leaving is how it cancels.
+            responder.respond(ACCEPTED)
+            return None
+        sink, lease = HttpSink(responder, request_id), self._lease
+        if lease is not None and not lease.serving:
+            lease = None
+        exchange = self._modern.take(
+            self._permit, call, self._head.routing, sink, request_id, lease=lease
+        )
+        if lease is None:
+            self._lease = exchange.lease
+        return None if exchange.over else exchange
 
     def _answer(self, message: Message, body: bytes, responder: Responder) -> None:
         """The client's response to a question of the server, or no message at all."""

@@ -233,7 +233,8 @@ class StdioFace:
         )
         if era is Era.MODERN:
             sink = ModernSink(self, raw_id, call.method)
-            return self._modern.take(permit, call, None, sink, new_request_id())
+            exchange = self._modern.take(permit, call, None, sink, new_request_id())
+            return None if exchange.over else exchange
         if era is Era.LEGACY:
             return self._in_session(permit, call, raw_id)
         return self._forwarder.forward(

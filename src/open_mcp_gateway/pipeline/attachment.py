@@ -35,7 +35,7 @@ class Attachment:
         self._share = Share()
         """In that hub."""
 
-        self._lease: Lease | None = None
+        self.lease: Lease | None = None
         """Whose server the hub listens to."""
 
         self._holding: Lease | None = None
@@ -47,7 +47,7 @@ class Attachment:
 
     def share(self, lease: Lease) -> Share:
         """Where calls on this connection are counted. On the path of every request."""
-        if lease is not self._lease:
+        if lease is not self.lease:
             self.attach(lease)
         if self.subscriptions or self._holding is not None:
             self.hold(lease)
@@ -59,7 +59,7 @@ class Attachment:
         if not isinstance(hub, Hub):
             hub = Hub(lease.peer, exclusive=bool(session.manner.owner))
             lease.peer.attend(hub)
-        self._lease = lease
+        self.lease = lease
         if hub is not self._hub:
             earlier, self._hub = self._hub, hub
             self._share = hub.add(session)
@@ -85,7 +85,7 @@ class Attachment:
         session = self._session
         subscribed, self.subscriptions = self.subscriptions, set()
         self.hold(None)
-        hub, self._hub, self._lease = self._hub, None, None
+        hub, self._hub, self.lease = self._hub, None, None
         if hub is None:
             return
         hub.remove(session)

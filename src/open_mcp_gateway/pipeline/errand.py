@@ -111,11 +111,13 @@ class Errand:
         """It could not be done. Called at most once, and not after ``run`` gave an outcome."""
         raise NotImplementedError
 
-    def start(self) -> None:
-        """Do it at once if the server runs, else as soon as it does. Whatever goes wrong is its
-        outcome: whoever started it may have it on its books, and is told in one way alone."""
+    def start(self, lease: Lease | None = None) -> None:
+        """Do it at once if the server runs, else as soon as it does. ``lease`` is one of it that is
+        known to serve. Whatever goes wrong is the outcome: whoever started it may have it on its
+        books, and is told in one way alone."""
         try:
-            lease = self.means.servers.lease(self.permit, self.manner)
+            if lease is None:
+                lease = self.means.servers.lease(self.permit, self.manner)
             if lease is None or not self.run(lease):
                 self.means.tasks.start_soon(self._run_when_ready)
         except Exception as error:  # noqa: BLE001 - a boundary, for the reason above

@@ -124,8 +124,13 @@ class ModernFace:
         sent: Routing | None,
         sink: Sink,
         request_id: str,
-    ) -> Exchange | None:
-        """One request, with its outcome to ``sink``. ``sent`` is None without headers.
+        *,
+        lease: Lease | None = None,
+    ) -> Exchange:
+        """One request, with its outcome to ``sink``, maybe before this returns.
+
+        ``sent`` is None without headers; ``lease`` is what an earlier request under the permit was
+        served by, if that still serves.
 
         Raises:
             GatewayError: the request is at fault; nothing was sent or answered.
@@ -157,8 +162,8 @@ class ModernFace:
         exchange.seal = self._seal
         exchange.mirrored = sent if call.method == _CALL else None
         self._running.add(exchange)
-        exchange.start()
-        return None if exchange.over else exchange
+        exchange.start(lease)
+        return exchange
 
 
 class _ModernExchange(Exchange):

@@ -73,8 +73,9 @@ class ClientSession:
         except Exception as error:  # noqa: BLE001 - a boundary: there has to be an outcome
             sink.fail(failure_of(error, call.id, request_id))
             return None
-        if errand is not None:
-            errand.start()
+        lease = self.attachment.lease
+        if errand is not None:  # to look for the lease anew would take longer and find the same
+            errand.start(lease if lease is not None and lease.serving else None)
         return None if errand is None or errand.over else errand
 
     def _errand(self, call: Call, sink: Sink, request_id: str) -> Errand | None:

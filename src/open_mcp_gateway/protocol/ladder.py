@@ -30,7 +30,6 @@ from open_mcp_gateway.protocol.meta import (
     PROTOCOL_VERSION,
     members_of,
     not_owned,
-    with_meta,
 )
 from open_mcp_gateway.protocol.repeated import remembered
 from open_mcp_gateway.protocol.routing import Routing
@@ -80,7 +79,15 @@ def climb(call: Call, sent: Routing | None) -> Call:
     params = call.params or {}
     claims = _claims(bytes(params.get("_meta", b"{}")))
     if sent is not None:
-        _rung_2_headers(call, claims.version, sent)
+        if sent.twice is not None:
+            raise HeaderMismatch(f"{sent.twice} is there twice")
+        if sent.version != claims.version:
+            raise _mismatch(VERSION, sent.version)
+        if sent.method != call.method:
+            raise _mismatch(METHOD, sent.method)
+        member = NAMED_BY.get(call.method)
+        if member is not None:
+            _check_name(params.get(member), member, sent)
     if claims.version not in MODERN_VERSIONS:
         raise UnsupportedVersion(
             "Unsupported protocol version", supported=MODERN_VERSIONS, requested=claims.version
@@ -89,10 +96,15 @@ def climb(call: Call, sent: Routing | None) -> Call:
         raise UnknownMethod(f"Method not found: {call.method}")
     if not claims.level_known:
         raise InvalidParams(f"'{LOG_LEVEL}' must be one of {', '.join(sorted(_LEVELS))}")
+    params = {**params}
+    if claims.rest is None:
+        params.pop("_meta", None)
+    else:
+        params["_meta"] = claims.rest
     return Call(
         call.method,
         call.id,
-        with_meta(params, claims.rest),
+        params,
         progress_token=claims.progress_token,
         capabilities=claims.capabilities,
         log_level=claims.log_level,
@@ -135,17 +147,7 @@ def _is_level(raw: Raw) -> bool:
         return False
 
 
-def _rung_2_headers(call: Call, version: str, sent: Routing) -> None:
-    if sent.twice is not None:
-        raise HeaderMismatch(f"{sent.twice} is there twice")
-    if sent.version != version:
-        raise _mismatch(VERSION, sent.version)
-    if sent.method != call.method:
-        raise _mismatch(METHOD, sent.method)
-    member = NAMED_BY.get(call.method)
-    if member is None:
-        return
-    raw = (call.params or {}).get(member)
+def _check_name(raw: Raw | None, member: str, sent: Routing) -> None:
     if raw is None:
         if sent.name is not None or sent.bad_name is not None:
             raise HeaderMismatch(f"{NAME} is there, but params.{member} is not")

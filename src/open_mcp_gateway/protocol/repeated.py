@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar
 
 Reading = TypeVar("Reading")
 
@@ -13,14 +12,27 @@ MAX_TEXT_BYTES: Final = 1024
 """Longer ones are read each time, so that what is kept stays small."""
 
 
+class _Kept(dict[bytes, Reading], Generic[Reading]):
+    """Readings by their texts; what is not there is read when it is looked up."""
+
+    __slots__ = ("_read",)
+
+    def __init__(self, read: Callable[[bytes], Reading]) -> None:
+        super().__init__()
+        self._read = read
+
+    def __missing__(self, text: bytes) -> Reading:
+        reading = self._read(text)
+        if len(text) <= MAX_TEXT_BYTES:
+            if len(self) >= MAX_TEXTS:
+                self.clear()
+            self[text] = reading
+        return reading
+
+
 def remembered(read: Callable[[bytes], Reading]) -> Callable[[bytes], Reading]:
-    """``read``, a pure function, with what it made of the latest short texts kept.
+    """``read``, a pure function, with what it made of a number of short texts kept.
 
     What it gives is shared, so nobody may change it. What it raises is not kept.
     """
-    kept = lru_cache(MAX_TEXTS)(read)
-
-    def reading(text: bytes) -> Reading:
-        return kept(text) if len(text) <= MAX_TEXT_BYTES else read(text)
-
-    return reading
+    return _Kept(read).__getitem__  # no more than a lookup for what is there

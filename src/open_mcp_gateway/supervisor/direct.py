@@ -150,6 +150,8 @@ class _Connection:
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
+        self.serving = False
+        """Who wants it again looks it up again."""
 
     def began(self, holder: Holder) -> None: ...
     def ended(self, holder: Holder, *, failed: bool, cause: str | None = None) -> None: ...

@@ -62,6 +62,7 @@ class Instance:
         "peer",
         "scope",
         "server_id",
+        "serving",
         "spoken",
         "started_at",
         "state",
@@ -95,7 +96,8 @@ class Instance:
         self.after = after
         """Not before these are gone."""
         self.state = ServerState.UNHEALTHY if automatic else ServerState.STOPPED
-        self.is_open = False
+        self.is_open = self.serving = False
+        """It takes new calls as long as it is ``serving``, which is up to ``Serving``."""
         self.ending: Ending | None = None
         """Set once it takes no more calls and is on its way out."""
         self.leaving: Ending | None = None

@@ -14,6 +14,11 @@ class Lease(Protocol):
     @property
     def peer(self) -> Peer: ...
 
+    @property
+    def serving(self) -> bool:
+        """As long as this holds, it takes new calls, and whoever was given it would be given it
+        again for the same manner."""
+
     def began(self, holder: Holder) -> None:
         """Count one request of ``holder`` and mark activity. On the hot path: no allocation, no
         lock."""

@@ -35,9 +35,11 @@ class Serving:
         if earlier is not None:
             self.remove(earlier)
         self._own[instance.key] = self._found[instance.key] = instance
+        instance.serving = True
 
     def remove(self, instance: Instance) -> None:
         """It takes no more calls; nothing happens if it took none."""
         if self._own.get(instance.key) is instance:
             del self._own[instance.key]
+            instance.serving = False
             self._found = {key: one for key, one in self._found.items() if one is not instance}

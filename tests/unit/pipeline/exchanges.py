@@ -131,6 +131,7 @@ class HandLease:
 
     def __init__(self, peer: HandPeer | None = None) -> None:
         self.peer = peer or HandPeer()
+        self.serving = True
         self.begun = 0
         self.failures: list[bool] = []
 
@@ -152,12 +153,22 @@ class Desk:
     """Hands out leases: at once if ``running``, else from ``coming`` once it is let go on."""
 
     def __init__(self, running: HandLease | None = None) -> None:
-        self.running = running
+        self._running = running
         self.coming: deque[HandLease | Exception] = deque()
         self.go_on = anyio.Event()
         self.asked = 0
         self.manners: list[Manner] = []
         """Of all that was asked for, running or not."""
+
+    @property
+    def running(self) -> HandLease | None:
+        return self._running
+
+    @running.setter
+    def running(self, lease: HandLease | None) -> None:
+        if self._running is not None:
+            self._running.serving = False
+        self._running = lease
 
     def isolation(self, permit: Permit) -> Isolation:
         return permit.entry.spec.isolation or Isolation.SHARED

@@ -40,6 +40,10 @@ class Booked:
     def peer(self) -> Peer:
         return self.lease.peer
 
+    @property
+    def serving(self) -> bool:
+        return self.lease.serving
+
     def began(self, holder: Holder) -> None:
         self.open += 1
         self.lease.began(holder)

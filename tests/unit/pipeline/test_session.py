@@ -309,6 +309,20 @@ async def test_rest_comes_after_the_last_word(last: str) -> None:
         assert told == ["word", "word", 0]
 
 
+async def test_calls_go_by_the_connection_that_serves() -> None:
+    async with place(lease()) as here:
+        session, old = here.opened(), here.peer
+        asked(session, "tools/list", 1)
+        looked = len(here.desk.manners)
+        asked(session, "tools/list", 2)
+        assert len(here.desk.manners) == looked
+        new = here.desk.running = lease()
+        asked(session, "tools/list", 3)
+        assert isinstance(new.peer, ToolPeer)
+        assert [call.id for _, call in new.peer.calls] == [b"3"]
+        assert len(old.calls) == 2
+
+
 async def test_sinks_that_wait_for_nothing_are_left_alone() -> None:
     async with place(lease()) as here:
         session, caller = here.opened(), Caller()
