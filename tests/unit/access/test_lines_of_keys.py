@@ -121,6 +121,7 @@ def test_a_namespace_that_its_tenant_lacks_is_given_to_the_whole_line() -> None:
     add = Change("add", "/tenants/alpha/namespaces/-", "stage")
     for maker, fix in (
         (key("maker"), [add]),
+        (key("maker", role="viewer"), []),
         (key("maker", holder=PLATFORM), [add]),
         (key("maker", holder=PLATFORM, scope=ScopeText(namespaces=("prod",))), []),
     ):
