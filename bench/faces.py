@@ -29,10 +29,10 @@ class Envelope:
     """``POST /mcp`` with the server's id in the message. What takes no envelope passes over it."""
 
     path = "/mcp"
-    unique_ids = False
 
-    def __init__(self, server_id: str) -> None:
+    def __init__(self, server_id: str, *, unique_ids: bool = False) -> None:
         self.server_id = server_id
+        self.unique_ids = unique_ids
         self.headers: dict[str, str] = {}
 
     def call(self, id_: int | str, text: str) -> dict[str, Any]:

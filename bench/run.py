@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+from functools import partial
 
-from bench.faces import Session, Stateless
+from bench.faces import Envelope, Session, Stateless
 from bench.load import Round, Target, run_wrk, wrong_answers
 from bench.parts import (
     ROOT,
@@ -81,10 +82,13 @@ def main(arguments: list[str]) -> int:
             found_starts = [] if chosen.only else starts(upstream, stateless)
             started = stack.enter_context(gateway(upstream, stateless))
             port, process, key = started.port, started.process.pid, started.key
+            numbered = partial(Envelope, unique_ids=True)
             targets += [
                 Target("gateway-http", port, process, "http", key),
                 Target("gateway-stdio", port, process, "stdio", key),
+                Target("numbered-http", port, process, "http", key, numbered("http")),
                 Target("session-http", port, process, "http", key, Session(port, "http", key)),
+                Target("numbered-stdio", port, process, "stdio", key, numbered("stdio")),
                 Target("session-stdio", port, process, "stdio", key, Session(port, "stdio", key)),
                 Target("gateway-stateless", port, process, "stateless", key),
                 Target("stateless-http", port, process, "stateless", key, Stateless("stateless")),

@@ -20,9 +20,10 @@ def unprivileged(check: Callable[[Path], None], folder: Path) -> None:
         check(folder)
         return
     os.chown(folder, NOBODY, NOBODY)
-    for one in folder.parents:
-        if one.name.startswith("pytest-"):  # are their owner's alone
-            one.chmod(one.stat().st_mode | 0o001)
+    for one in folder.parents:  # pytest's folders are their owner's alone
+        one.chmod(one.stat().st_mode | 0o001)
+        if one.name.startswith("pytest-of-"):
+            break
     command = [sys.executable, "-m", "tests.unprivileged", check.__module__, check.__name__]
     done = subprocess.run(
         [*command, str(folder)], capture_output=True, text=True, check=False, timeout=60

@@ -426,7 +426,7 @@ def test_closing_ends_a_wait(place: Place) -> None:
         store.close()
         # It either had begun, or found the store closed.
         with suppress(StoreUnavailable):
-            assert waiting.result(10) is False
+            assert waiting.result(30) is False
     with pytest.raises(StoreUnavailable):
         store.read()
 

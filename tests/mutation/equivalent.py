@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 _NEVER_READ: Final = "nothing looks at it"
+_ONE_OF_MANY: Final = "only whether it is the resources is asked"
 _NO_FILE: Final = "no problem has its place in a file that there is none of"
 _REFUSED: Final = "a problem was reported, and nothing of that file comes into force"
 _SIZE: Final = "how many are kept, which shows in memory and time alone"
@@ -33,8 +34,34 @@ EQUIVALENT: Final[dict[tuple[str, str, str], str]] = {
         'address: IPv4Address | IPv6Address = ip_address(client.rpartition(":")[0].strip("[]"))',
         "'[]' is another text",
     ): "no address begins or ends with the letter",
+    ("access/policy.py", 'Common = TypeVar("Common")', "'Common' is another text"): _NEVER_READ,
     ("access/policy.py", "_KEPT: Final = 4096", "4096 becomes 4097"): _SIZE,
     ("auth/scope.py", "_KEPT: Final = 4096", "4096 becomes 4097"): _SIZE,
+    (
+        "auth/scope.py",
+        'permissions=common("permissions", one.permissions, other.permissions),',
+        "'permissions' is another text",
+    ): _ONE_OF_MANY,
+    (
+        "auth/scope.py",
+        'namespaces=common("namespaces", one.namespaces, other.namespaces),',
+        "'namespaces' is another text",
+    ): _ONE_OF_MANY,
+    (
+        "auth/scope.py",
+        'servers=common("servers", one.servers, other.servers),',
+        "'servers' is another text",
+    ): _ONE_OF_MANY,
+    (
+        "auth/scope.py",
+        'tools=common("tools", one.tools, other.tools),',
+        "'tools' is another text",
+    ): _ONE_OF_MANY,
+    (
+        "auth/scope.py",
+        'prompts=common("prompts", one.prompts, other.prompts),',
+        "'prompts' is another text",
+    ): _ONE_OF_MANY,
     ("config/load.py", 'root = Mapping(file="", line=0)', "'' is another text"): _NO_FILE,
     ("config/load.py", 'root = Mapping(file="", line=0)', "0 becomes 1"): _NO_FILE,
     ("config/tenants.py", 'Value = TypeVar("Value")', "'Value' is another text"): _NEVER_READ,

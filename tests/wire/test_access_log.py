@@ -51,7 +51,7 @@ def lines(gateway: Gateway, answer: Answer) -> list[dict[str, Any]]:
 def flush(gateway: Gateway) -> None:
     """Wait until all that was written about earlier requests has been read."""
     last = ask(gateway, request(b"/servers"))
-    ends = time.perf_counter() + 10
+    ends = time.perf_counter() + 60
     while not lines(gateway, last):
         assert time.perf_counter() < ends, "no line about the last request"
         threading.Event().wait(0.005)

@@ -364,7 +364,7 @@ def test_an_endless_event(http: Face, upstream: Upstream, client: MakeClient) ->
         reply = client(http, "http").tool("x")
         assert reply.status in (502, 504)
         assert reply.error["code"] == -32603
-    assert upstream.left.wait(5)
+    assert upstream.left.wait(15)
     upstream.left.clear()
 
 
@@ -377,7 +377,7 @@ def test_a_client_that_leaves_is_told_to_the_server(
         reply = client(http, "http").tool("x", meta={"progressToken": 1})
         reply.next()
         reply.leave()
-        assert upstream.left.wait(5)
+        assert upstream.left.wait(15)
 
 
 # ── clients that vanish ──────────────────────────────────────────────────────────────────────────
@@ -443,7 +443,7 @@ def used() -> tuple[int, int]:
 
 def post(front: Face, path: bytes, body: bytes, *headers: tuple[bytes, bytes]) -> socket.socket:
     """Send a request, and leave the answer to others."""
-    connection = socket.create_connection((front.host, front.port), 10)
+    connection = socket.create_connection((front.host, front.port), 60)
     connection.sendall(request(path, AUTH, JSON, *headers, method=b"POST", body=body))
     return connection
 

@@ -84,7 +84,7 @@ def stop(gateway: Gateway) -> None:
 
 def _refused(gateway: Gateway) -> bool:
     try:
-        socket.create_connection((gateway.host, gateway.port), 1).close()
+        socket.create_connection((gateway.host, gateway.port), SOON_S).close()
     except ConnectionRefusedError:
         return True
     return False

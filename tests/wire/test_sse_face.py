@@ -272,3 +272,15 @@ def test_draining_lets_calls_end_first(front: Face, client: MakeClient) -> None:
     client(front, "talker").initialize("2024-11-05").call("open", gate="drain")
     assert one.answer_to(9)["result"]["content"][0]["text"] == "drain"
     assert one.stream.ended()
+
+
+def test_draining_does_not_wait_for_what_was_called_off(front: Face, client: MakeClient) -> None:
+    one = opened(client(front, "talker"))
+    one.initialize()
+    held = {"name": "gated_progress", "arguments": {"gate": "off"}}
+    one.post({"jsonrpc": "2.0", "id": 9, "method": "tools/call", "params": held})
+    front.until(lambda: front.used("talker")[1] == 1)
+    front.inside(front.gateway.sse.drain)
+    off = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 9}}
+    one.post(off)
+    assert one.stream.ended()

@@ -13,6 +13,9 @@ from open_mcp_gateway.outbound.lines import LineSplitter
 from open_mcp_gateway.outbound.settings import OutboundSettings
 from open_mcp_gateway.outbound.stderr import StderrTail
 
+_LF, _CR = b"\n\r"
+"""As numbers, which are found faster than pieces of bytes."""
+
 
 class StdioChannel:
     """A Channel over a child's stdin and stdout."""
@@ -61,7 +64,7 @@ class StdioChannel:
         return self._child.pid
 
     def send(self, message: bytes, _upstream_id: int | None, /) -> None:
-        if b"\n" in message or b"\r" in message:
+        if _LF in message or _CR in message:
             # Callers' payloads travel verbatim, white space included, but here a line end starts a
             # new message: left in, it would let a caller send one that nobody authorized. JSON has
             # raw line ends only between tokens.

@@ -25,7 +25,7 @@ from open_mcp_gateway.pipeline.errand import Means
 from open_mcp_gateway.pipeline.exchange import Exchange
 from open_mcp_gateway.pipeline.handles import MAY_NEED_TASKS, Handles, needs_tasks
 from open_mcp_gateway.pipeline.sink import HOLD_OPEN_S, DeferredSink, Sink, Waiting
-from open_mcp_gateway.pipeline.states import STATE, StateSeal
+from open_mcp_gateway.pipeline.states import STATE, UNSTATED, StateSeal
 from open_mcp_gateway.protocol.eras import LATEST_MODERN, Era
 from open_mcp_gateway.protocol.faults import (
     HEADER_MISMATCH,
@@ -148,10 +148,12 @@ class ModernFace:
             )
         caller, spec = permit.principal.key_id, permit.entry.spec
         self._handles.check(caller, spec.id, checked)
+        if not UNSTATED.issuperset(checked.params or ()):
+            checked = self._seal.opened(caller, spec.id, checked)
         exchange = _ModernExchange(
             self._means,
             permit,
-            self._seal.opened(caller, spec.id, checked),
+            checked,
             sink,
             manner=MODERN if spec.interactive else ANY_MANNER,
             request_id=request_id,
@@ -221,7 +223,8 @@ class _ModernExchange(Exchange):
             self.start()
 
     def answered(self, message: bytes, upstream_id: int) -> None:
-        if STATE in message or _ERROR in message:
+        # Not ``in``, which tries for a number first and so takes twice as long.
+        if message.find(STATE) >= 0 or message.find(_ERROR) >= 0:
             self._end(failed=False)  # before anything that can fail
             message = self._reworded(message)
         super().answered(message, upstream_id)

@@ -32,6 +32,9 @@ _MEMBER: Final = "requestState"
 STATE: Final = b'"requestState"'
 """What is in every answer that has a state, and in few others."""
 
+UNSTATED: Final = USUAL - {_MEMBER}
+"""Members of ``params`` that are no state, nor any other spelling of one."""
+
 _NOT_BOUND: Final = frozenset({_MEMBER, "inputResponses", "_meta"})
 """Members of ``params`` that differ from round to round."""
 

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from open_mcp_gateway.errors import (
+    GatewayError,
     HeaderMismatch,
     InvalidParams,
     InvalidRequest,
@@ -87,15 +88,12 @@ def climb(call: Call, sent: Routing | None) -> Call:
             raise _mismatch(METHOD, sent.method)
         member = NAMED_BY.get(call.method)
         if member is not None:
-            _check_name(params.get(member), member, sent)
-    if claims.version not in MODERN_VERSIONS:
-        raise UnsupportedVersion(
-            "Unsupported protocol version", supported=MODERN_VERSIONS, requested=claims.version
-        )
-    if call.method in REMOVED:
-        raise UnknownMethod(f"Method not found: {call.method}")
-    if not claims.level_known:
-        raise InvalidParams(f"'{LOG_LEVEL}' must be one of {', '.join(sorted(_LEVELS))}")
+            raw = params.get(member)
+            if raw is None or bytes(raw) != sent.raw_name:  # another spelling may be the same name
+                _check_name(raw, member, sent)
+    known = claims.version in MODERN_VERSIONS and claims.level_known
+    if not known or call.method in REMOVED:
+        raise _beyond_headers(call.method, claims)
     params = {**params}
     if claims.rest is None:
         params.pop("_meta", None)
@@ -145,6 +143,17 @@ def _is_level(raw: Raw) -> bool:
         return _text.decode(raw) in _LEVELS
     except msgspec.DecodeError:
         return False
+
+
+def _beyond_headers(method: str, claims: _Claims) -> GatewayError:
+    """Which of rungs 3 and 4 it was."""
+    if claims.version not in MODERN_VERSIONS:
+        return UnsupportedVersion(
+            "Unsupported protocol version", supported=MODERN_VERSIONS, requested=claims.version
+        )
+    if method in REMOVED:
+        return UnknownMethod(f"Method not found: {method}")
+    return InvalidParams(f"'{LOG_LEVEL}' must be one of {', '.join(sorted(_LEVELS))}")
 
 
 def _check_name(raw: Raw | None, member: str, sent: Routing) -> None:

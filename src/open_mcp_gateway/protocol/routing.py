@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, TypeAlias
 
+import msgspec
 from msgspec import Struct
 
 from open_mcp_gateway.protocol.headers import METHOD, NAME, PROTOCOL_VERSION, decode_value
@@ -26,6 +27,9 @@ class Routing(Struct, frozen=True, kw_only=True):
     method: str | None = None
     name: str | None = None
     """What it stands for, its coding undone."""
+
+    raw_name: bytes | None = None
+    """The same as JSON text, as most bodies have it."""
 
     bad_name: str | None = None
     """Why the name cannot be read; reads on after ``Mcp-Name is``."""
@@ -56,6 +60,7 @@ def routing_of(headers: HeaderLines) -> Routing:
         version=sent.get(PROTOCOL_VERSION),
         method=sent.get(METHOD),
         name=called,
+        raw_name=None if called is None else msgspec.json.encode(called),
         bad_name=problem,
         headers=headers,
     )

@@ -177,3 +177,9 @@ def test_what_did_not_change_is_not_worked_out_again() -> None:
     before, after = (one.identifier.holding(KeyId("p")) for one in (ring, later))
     assert after is before is not None
     assert ring.changed([key("b")]).tenants is ring.tenants
+
+
+def test_keys_that_others_were_made_with_are_known_through_changes() -> None:
+    ring = Keyring([TENANT], [key("a"), key("b", parent=KeyId("a"))], now)
+    assert ring.parents == {"a"}
+    assert ring.changed([key("c", parent=KeyId("b"))]).parents == {"a", "b"}

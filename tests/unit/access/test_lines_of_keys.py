@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from open_mcp_gateway.access.authorize import Item, Kind, decide
-from open_mcp_gateway.access.explain import Question, Subject, explain
+from open_mcp_gateway.access.explain import Change, Question, Subject, explain
 from open_mcp_gateway.access.keyring import Keyring
 from open_mcp_gateway.access.policy import ROLES
 from open_mcp_gateway.auth.apikeys import digest_of
@@ -110,6 +110,37 @@ def test_what_is_asked_about_a_key_is_answered_along_the_line() -> None:
     question = Question(permission=Permission.MCP_CALL, server=ServerId("pg"))
     told = explain(subject.principal, subject, question, WORLD, roles=READER)
     assert (told.allowed, told.code, told.smallest_fix) == (False, "permission_denied", [])
+
+
+def test_a_namespace_that_its_tenant_lacks_is_given_to_the_whole_line() -> None:
+    """Not beyond the tenant, and not by a tenant to a key above it that has another holder."""
+    world = Snapshot({ServerId("web"): entry("web", "stage")})
+    question = Question(permission=Permission.MCP_CALL, server=ServerId("web"))
+    asker = ring_of(key("root", holder=PLATFORM, role="admin"))
+    root = asker.principal(asker.keys[KeyId("root")])
+    add = Change("add", "/tenants/alpha/namespaces/-", "stage")
+    for maker, fix in (
+        (key("maker"), [add]),
+        (key("maker", role="viewer"), []),
+        (key("maker", holder=PLATFORM), [add]),
+        (key("maker", holder=PLATFORM, scope=ScopeText(namespaces=("prod",))), []),
+    ):
+        ring = ring_of(maker, key("child", "maker"))
+        child = ring.keys[KeyId("child")]
+        subject = Subject(ring.written(child), child.scope, bound=ring.bound(child))
+        assert explain(root, subject, question, world, roles=READER).smallest_fix == fix
+
+
+def test_what_a_key_was_made_with() -> None:
+    ring = ring_of(key("a"), key("b", "a", role="viewer"), key("c", "b"), key("d", "gone"))
+    bounds = {name: ring.bound(ring.keys[KeyId(name)]) for name in "abcd"}
+    assert bounds["a"] is None
+    assert bounds["b"] == ring.principal(ring.keys[KeyId("a")])
+    assert bounds["c"] == ring.principal(ring.keys[KeyId("b")])
+    nobody = bounds["d"]
+    assert nobody is not None
+    assert (nobody.permissions, nobody.namespaces) == (frozenset(), frozenset())
+    assert (nobody.key_id, nobody.role) == ("nobody", "")
 
 
 TEXTS = ("a", "ab", "abc", "b", "file:///a/x", "file:///a/../x", "file:///a/b")

@@ -14,13 +14,14 @@ from open_mcp_gateway.access.policy import (
     OF_PLATFORM,
     ROLES,
     TENANT_ROLE,
+    holding_along,
     holding_of,
     may_have,
     platform_admin,
     principal_of,
 )
 from open_mcp_gateway.auth.apikeys import digest_of
-from open_mcp_gateway.auth.identify import Reason
+from open_mcp_gateway.auth.identify import Holding, Reason
 from open_mcp_gateway.auth.principal import PLATFORM, Holder, Permission
 from open_mcp_gateway.auth.records import KeyRecord, Source, TenantRecord
 from open_mcp_gateway.auth.scope import EVERYTHING, NOTHING, UNNARROWED, Patterns, ScopeText
@@ -152,3 +153,22 @@ def test_keys_of_the_store_are_known_as_such() -> None:
     for source in Source:
         held = holding_of(key(source=source), TENANTS, ROLES)
         assert held.stored is (source is Source.STORE)
+
+
+def test_a_line_of_keys_is_worked_out_once() -> None:
+    """Else each key would cost as much as its line is long."""
+    line = [key(id="a"), key(id="b", parent="a"), key(id="c", parent="b"), key(id="d", parent="b")]
+    asked: list[str] = []
+
+    def find(key_id: KeyId) -> KeyRecord | None:
+        asked.append(key_id)
+        return next((one for one in line if one.id == key_id), None)
+
+    def own(record: KeyRecord) -> Holding:
+        return holding_of(record, TENANTS, ROLES)
+
+    done: dict[KeyId, Holding] = {}
+    found = [holding_along(one, find, own, done).principal.key_id for one in line]
+    assert found == ["a", "b", "c", "d"]
+    assert asked == ["a", "b"]
+    assert list(done) == ["a", "b"]

@@ -197,6 +197,7 @@ def test_a_resource_that_steps_back_is_in_no_beginning_of_its_name() -> None:
     over, under = (ScopeText(resources=tuple(one)).compiled() for one in (["s/a/*"], ["s/a/../b"]))
     assert not over.includes(under)
     assert under.includes(under)
+    assert over.within(under).resources == under.within(over).resources == NOTHING
 
 
 @pytest.mark.parametrize("member", ScopeText.__struct_fields__)
