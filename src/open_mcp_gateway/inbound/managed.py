@@ -108,9 +108,11 @@ class Managed:
                     reply = await work()
         except GatewayError as error:
             reply = self._refuse(arrival, error)
-        except Exception:
+            _let_go(error)
+        except Exception as error:
             log.exception("request failed", extra={"request_id": arrival.request_id})
             reply = self._refuse(arrival, InternalError("internal error"))
+            _let_go(error)
         finally:
             self._waiting.discard(waiting)
             if waiting.error is not None:
@@ -128,6 +130,19 @@ class _Waiting:
         self.scope = anyio.CancelScope()
         self.error: GatewayError | None = None
         """Why it has been ended."""
+
+
+def _let_go(error: BaseException) -> None:
+    """Have ``error`` and those it came of forget where they were raised.
+
+    An error of a worker thread is held by a future, which is held by the frames in the traceback of
+    the error. Only the collector ends that, and it comes so rarely that the bodies of refused
+    requests, which those frames hold too, would fill the memory.
+    """
+    last: BaseException | None = error
+    while last is not None:
+        last.__traceback__ = None
+        last = last.__context__
 
 
 def _request(arrival: Arrival, match: Match[Handler], body: bytes) -> Request:
