@@ -334,3 +334,27 @@ def test_without_a_store_nothing_is_changed() -> None:
         told(make(front), 501, "store_not_configured")
         listed = told(ask(front, "GET", "/admin/keys"), 200)["data"]
         assert [one["source"] for one in listed] == ["config"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "most"),
+    [
+        ("POST", "/admin/keys", 256 * 1024),
+        ("PATCH", "/admin/keys/key_1", 256 * 1024),
+        ("POST", "/admin/keys/verify", 256 * 1024),
+        ("POST", "/admin/keys/import", 2 * 1024 * 1024),
+        ("POST", "/admin/tenants", 256 * 1024),
+        ("POST", "/auth/explain", 256 * 1024),
+    ],
+)
+def test_how_long_a_body_may_be(front: Face, method: str, path: str, most: int) -> None:
+    """Refused by its length, before any of it is read."""
+    for over in (0, 1):
+        whole = request(
+            path.encode(), AUTH, JSON, method=method.encode(), body=b"[" * (most + over)
+        )
+        answer = front.ask(whole, method.encode())
+        if over:
+            assert str(most) in told(answer, 413, "too_large")["message"]
+        else:
+            assert answer.status == 400

@@ -24,12 +24,14 @@ class Door(Protocol):
 class Standing:
     """What ``door`` and ``snapshot`` leave of what was open under the door ``before``."""
 
-    __slots__ = ("_before", "_door", "_snapshot")
+    __slots__ = ("_before", "_door", "_keeps_networks", "_snapshot")
 
     def __init__(self, door: Door, before: Door, snapshot: Snapshot) -> None:
         self._door = door
         self._before = before
         self._snapshot = snapshot
+        self._keeps_networks: dict[KeyId, bool] = {}
+        """Of the keys that were asked about: each may have very much open."""
 
     def loss(self, permit: Permit) -> GatewayError | None:
         """Why what is open by ``permit`` has to end, another error each time; None: it may go on.
@@ -41,8 +43,8 @@ class Standing:
         lost = self._door.loss(principal)
         if lost is not None:
             return lost
-        was, has = self._before.holding(principal.key_id), self._door.holding(principal.key_id)
-        if was is None or has is None or not within(was.networks, has.networks):
+        has = self._door.holding(principal.key_id)
+        if has is None or not self._may_come_from_where_it_did(has):
             return rights_changed()
         entry = self._snapshot.entries.get(permit.entry.spec.id)
         if entry is None or entry is permit.entry:
@@ -52,3 +54,12 @@ class Standing:
         except GatewayError as error:
             return error
         return None
+
+    def _may_come_from_where_it_did(self, has: Holding) -> bool:
+        key_id = has.principal.key_id
+        keeps = self._keeps_networks.get(key_id)
+        if keeps is None:
+            was = self._before.holding(key_id)
+            keeps = was is not None and within(was.networks, has.networks)
+            self._keeps_networks[key_id] = keeps
+        return keeps

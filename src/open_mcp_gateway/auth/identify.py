@@ -10,13 +10,14 @@ import enum
 import hmac
 import math
 from collections.abc import Callable, Iterable
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, NoReturn, TypeAlias, final
 
 from msgspec import Struct
 
 from open_mcp_gateway.auth.apikeys import DIGEST_BYTES, digest_of
 from open_mcp_gateway.auth.credential import RawHeaders, credential_of
+from open_mcp_gateway.auth.networks import Network, covering
 from open_mcp_gateway.auth.principal import PLATFORM, Permission, Principal
 from open_mcp_gateway.auth.scope import EVERYTHING, UNNARROWED
 from open_mcp_gateway.errors import RightsChanged, StoreUnavailable, WrongKey
@@ -26,8 +27,6 @@ ANONYMOUS_ROLE: Final = "anonymous"
 """Not a role that a key can have."""
 
 ALWAYS_S: Final = math.inf
-
-Network: TypeAlias = IPv4Network | IPv6Network
 
 Networks: TypeAlias = tuple[Network, ...] | None
 """None: from anywhere. Empty: from nowhere."""
@@ -258,22 +257,15 @@ def within(inner: Networks, outer: Networks) -> bool:
     cover together counts as outside."""
     if outer is None or inner == outer:
         return True
-    return inner is not None and all(any(_covers(one, own) for one in outer) for own in inner)
+    return inner is not None and all(map(covering(outer), inner))
 
 
 def shared(one: Networks, other: Networks) -> Networks:
     """From where both may be used."""
     if one is None or other is None:
         return other if one is None else one
-    of_one = [inner for inner in one if any(_covers(outer, inner) for outer in other)]
-    of_other = [inner for inner in other if any(_covers(outer, inner) for outer in one)]
-    return tuple(dict.fromkeys((*of_one, *of_other)))
-
-
-def _covers(outer: Network, inner: Network) -> bool:
-    if isinstance(outer, IPv4Network):
-        return isinstance(inner, IPv4Network) and inner.subnet_of(outer)
-    return isinstance(inner, IPv6Network) and inner.subnet_of(outer)
+    of_both = (*filter(covering(other), one), *filter(covering(one), other))
+    return tuple(dict.fromkeys(of_both))
 
 
 def anonymous() -> Principal:

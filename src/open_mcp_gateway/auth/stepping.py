@@ -16,6 +16,9 @@ from urllib.parse import unquote
 _ROUNDS: Final = 5
 """How often a URI may be percent-encoded over again."""
 
+_LONGEST_CHARS: Final = 8 * 1024
+"""Of a URI; each takes time on the event loop, and who may use little may send much."""
+
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _BLANK: Final = re.compile(r"\s")
 _BETWEEN: Final = re.compile(r"[/\\?#]")
@@ -26,8 +29,10 @@ def may_step_back(uri: str) -> bool:
     """Whether some server may resolve ``uri`` to what does not begin like it.
 
     So may be taken what is no URI for certain: with blanks or control characters, encoded over and
-    over, or of bytes that are not UTF-8.
+    over, of bytes that are not UTF-8, or longer than a URI is.
     """
+    if len(uri) > _LONGEST_CHARS:
+        return True
     if _BLANK.search(uri) is not None:
         return True  # blanks of a URI are encoded
     for _ in range(_ROUNDS):
@@ -45,7 +50,7 @@ def may_step_back(uri: str) -> bool:
 
 def template_may_step_back(template: str) -> bool:
     """Whether ``template`` (RFC 6570) steps back by itself, whatever is filled in."""
-    return may_step_back(_EXPRESSION.sub("", template))
+    return len(template) > _LONGEST_CHARS or may_step_back(_EXPRESSION.sub("", template))
 
 
 def _steps_back(uri: str) -> bool:

@@ -22,13 +22,13 @@ from open_mcp_gateway.cli.admin import (
     store_of,
     way_of,
 )
+from open_mcp_gateway.cli.batches import batches
 from open_mcp_gateway.cli.secret_input import STDIN_HELP, read_key, refuse_arguments
 from open_mcp_gateway.cli.shown import cell, print_json, print_members, print_table
 from open_mcp_gateway.cli.store import opened
 from open_mcp_gateway.cli.ways import EXIT_REFUSED, EXIT_USAGE, Failed, Way, content_of, plain
 from open_mcp_gateway.names import KEY_ID
 from open_mcp_gateway.operations.listing import FILTERS, MAX_LIMIT
-from open_mcp_gateway.operations.requests import MAX_IMPORTED
 
 HELP: Final = "Make, list, change and revoke API keys."
 EXAMPLES: Final = """
@@ -220,9 +220,10 @@ def import_keys(options: argparse.Namespace) -> int:
     items = _items(options.file)
     outcome: list[dict[str, Any]] = []
     with way_of(options) as way:
-        for start in range(0, len(items), MAX_IMPORTED):
-            body = msgspec.json.encode({"keys": items[start : start + MAX_IMPORTED]})
+        for batch in batches(items):
+            body = msgspec.json.encode({"keys": batch})
             done = content_of(way, way.send("POST", "/admin/keys/import", body), "data")
+            start = len(outcome)
             outcome += [one | {"index": start + one["index"]} for one in done["data"]]
     failed = [one for one in outcome if "key" not in one]
     if options.json:

@@ -29,6 +29,7 @@ from open_mcp_gateway.inbound.routes import Route
 from open_mcp_gateway.operations.keys import Imported, KeyAdmin
 from open_mcp_gateway.operations.listing import DEFAULT_LIMIT, FILTERS, MAX_LIMIT, Filters
 from open_mcp_gateway.operations.requests import (
+    MAX_IMPORT_BYTES,
     KeyCreate,
     KeyImport,
     KeyPatch,
@@ -57,7 +58,9 @@ class KeyRoutes:
             _route("POST", "/admin/keys", write, OnRequest(self.create)),
             _route("GET", "/admin/keys", read, OnRequest(self.list)),
             _route("POST", "/admin/keys/verify", read, OnRequest(self.verify)),
-            _route("POST", "/admin/keys/import", write, OnRequest(self.import_keys)),
+            _route(
+                "POST", "/admin/keys/import", write, OnRequest(self.import_keys, MAX_IMPORT_BYTES)
+            ),
             _route("GET", "/admin/keys/{key}", read, OnRequest(self.show)),
             _route("PATCH", "/admin/keys/{key}", write, OnRequest(self.patch)),
             _route("DELETE", "/admin/keys/{key}", write, OnRequest(self.revoke)),

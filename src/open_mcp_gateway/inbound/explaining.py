@@ -64,7 +64,7 @@ class Asked(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Questions(Asked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One question, or several in ``checks``."""
 
-    checks: list[Asked] | UnsetType = UNSET
+    checks: Annotated[list[Asked], Meta(min_length=1, max_length=MAX_CHECKS)] | UnsetType = UNSET
 
 
 _BODY: Final = msgspec.json.Decoder(Questions)
@@ -174,8 +174,6 @@ def read_body(body: bytes) -> Asked | list[Asked]:
         return asked
     if asked != Questions(checks=checks):
         raise InvalidRequest("send one question, or 'checks' and nothing beside it")
-    if not 1 <= len(checks) <= MAX_CHECKS:
-        raise InvalidRequest(f"'checks' takes 1 to {MAX_CHECKS} questions, not {len(checks)}")
     return checks
 
 

@@ -16,6 +16,9 @@ from open_mcp_gateway.pipeline.reply import Reply, Responder
 from open_mcp_gateway.protocol.jsonrpc import Message, text_of
 from open_mcp_gateway.protocol.surrogates import Lenient
 
+MANAGEMENT_BODY_BYTES: Final = 256 * 1024
+"""More than any request to these routes needs: all of a body is read on the event loop."""
+
 _WITH_BODY: Final = frozenset({b"POST", b"PUT", b"PATCH"})
 _anything = Lenient(Raw)
 
@@ -53,12 +56,14 @@ class OnRequest(Struct, frozen=True):
     """Serves a route about the gateway that reads more of a request than its query string."""
 
     run: Callable[[Clearance, Request], Awaitable[Reply]]
+    max_body_bytes: int = MANAGEMENT_BODY_BYTES
 
 
 class OnCaller(Struct, frozen=True):
     """Serves a route that tells a caller about itself."""
 
     run: Callable[[Principal, Request], Awaitable[Reply]]
+    max_body_bytes: int = MANAGEMENT_BODY_BYTES
 
 
 class McpPoint(Struct, frozen=True):

@@ -13,7 +13,7 @@ from open_mcp_gateway.access.authorize import authorize_by_id, require
 from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.auth.principal import Permission, Principal
 from open_mcp_gateway.catalog.model import Snapshot
-from open_mcp_gateway.errors import Draining, GatewayError, InternalError
+from open_mcp_gateway.errors import Draining, GatewayError, InternalError, TooLarge
 from open_mcp_gateway.inbound.arrival import Arrival
 from open_mcp_gateway.inbound.handlers import (
     Handler,
@@ -55,10 +55,15 @@ class Managed:
         """Serve one request; ``responder`` hears of the outcome later.
 
         Raises:
+            TooLarge: the body is more than this route reads.
             GatewayError: it may not be served; no answer was given yet.
         """
         route, permit = match.route, None
         permission, handler = route.permission, route.handler
+        if isinstance(handler, OnRequest | OnCaller) and len(body) > handler.max_body_bytes:
+            raise TooLarge(
+                f"the body is over {handler.max_body_bytes} bytes, the most for this path"
+            )
         work: Callable[[], Awaitable[Reply]] | None = None
         if isinstance(permission, Permission):
             if isinstance(handler, OnGateway):
@@ -108,9 +113,11 @@ class Managed:
                     reply = await work()
         except GatewayError as error:
             reply = self._refuse(arrival, error)
-        except Exception:
+            _let_go(error)
+        except Exception as error:
             log.exception("request failed", extra={"request_id": arrival.request_id})
             reply = self._refuse(arrival, InternalError("internal error"))
+            _let_go(error)
         finally:
             self._waiting.discard(waiting)
             if waiting.error is not None:
@@ -128,6 +135,19 @@ class _Waiting:
         self.scope = anyio.CancelScope()
         self.error: GatewayError | None = None
         """Why it has been ended."""
+
+
+def _let_go(error: BaseException) -> None:
+    """Have ``error`` and those it came of forget where they were raised.
+
+    An error of a worker thread is held by a future, which is held by the frames in the traceback of
+    the error. Only the collector ends that, and it comes so rarely that the bodies of refused
+    requests, which those frames hold too, would fill the memory.
+    """
+    last: BaseException | None = error
+    while last is not None:
+        last.__traceback__ = None
+        last = last.__context__
 
 
 def _request(arrival: Arrival, match: Match[Handler], body: bytes) -> Request:

@@ -19,6 +19,9 @@ from open_mcp_gateway.protocol.unique import check_members
 from open_mcp_gateway.secrecy import Secretive
 
 MAX_IMPORTED: Final = 1000
+MAX_IMPORT_BYTES: Final = 2 * 1024 * 1024
+"""Of a whole import."""
+
 _MAX_METADATA: Final = 50
 _MAX_LISTED: Final = 1000
 """Of patterns or namespaces in one list: every key is kept in memory."""

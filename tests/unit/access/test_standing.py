@@ -21,6 +21,7 @@ from open_mcp_gateway.auth.scope import ScopeText
 from open_mcp_gateway.catalog.model import Snapshot
 from open_mcp_gateway.errors import NotFound, RightsChanged, WrongKey
 from open_mcp_gateway.names import Namespace, ServerId
+from tests.steps import calls_in
 from tests.unit.access.worlds import ALPHA, ITEMS, SCOPES, TENANT, entry, record
 
 PG: Final = ServerId("pg")
@@ -102,6 +103,17 @@ NETWORKS: Final = ("10.0.0.0/8", "2001:db8::/32")
 def test_networks_that_were_changed(allowed: Any, told: type[Exception] | None) -> None:
     before = ring(replace(CALLER, ip_allow=NETWORKS))
     assert loss(ring(replace(CALLER, ip_allow=allowed)), before) is told
+
+
+def test_networks_are_compared_once_however_much_is_open() -> None:
+    """Each of a key's sessions is asked about, on the event loop."""
+    many = tuple(f"10.0.{n}.0/24" for n in range(100))
+    before, after = ring(replace(CALLER, ip_allow=many)), ring(replace(CALLER, ip_allow=many[::-1]))
+    permit = authorize_by_id(before.principal(CALLER), Permission.MCP_CALL, CATALOG, PG)
+    standing = Standing(after.identifier, before.identifier, CATALOG)
+    assert calls_in(lambda: standing.loss(permit)) > 100
+    assert calls_in(lambda: standing.loss(permit)) < 100
+    assert standing.loss(permit) is None
 
 
 def test_networks_within_networks() -> None:
