@@ -118,4 +118,4 @@ async def _read(
         found = await to_thread.run_sync(
             store.read, after_rev, tag, limiter=limiter, abandon_on_cancel=True
         )
-    return found
+    return found  # noqa: RET504 - for mypy a scope may end what is in it
