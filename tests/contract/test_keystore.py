@@ -71,6 +71,28 @@ def test_a_new_store_is_empty(store: KeyStore) -> None:
     assert store.warnings == ()
 
 
+def test_nobody_who_reads_waits_for_a_change(store: KeyStore) -> None:
+    store.transact(put(a_key("before")))
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(change: Transaction) -> None:
+        change.put_key(a_key("later"))
+        begun.set()
+        assert go_on.wait(60)
+
+    with ThreadPoolExecutor(2) as threads:
+        changing = threads.submit(store.transact, slow)
+        try:
+            assert begun.wait(60)
+            found = threads.submit(store.read).result(20)
+            assert threads.submit(store.used_since, 0.0).result(20) == {}
+        finally:
+            go_on.set()
+        changing.result(60)
+    assert [one.name for one in found.keys] == ["before"]
+    assert store.read().rev == 2
+
+
 def test_every_field_comes_back(store: KeyStore, place: Place) -> None:
     _, changes = store.transact(put(FULL_TENANT, FULL_KEY))
     other = place.open()

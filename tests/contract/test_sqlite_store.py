@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -242,3 +244,55 @@ def test_another_file_is_read_from_its_beginning(tmp_path: Path) -> None:
     assert not store.wait_for_change(0)
     assert store.read(known.rev, known.tag).keys == ()
     store.close()
+
+
+def test_another_file_takes_no_connection_from_under_who_uses_it(tmp_path: Path) -> None:
+    """Whoever changes something may be the first to see the other file; others read and wait."""
+    path = tmp_path / "auth.db"
+    store = create_store("sqlite", path=path)
+    store.transact(put(a_key("k")))
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            store.wait_for_change(0)
+
+    def read() -> None:
+        while not done.is_set():
+            store.read()
+
+    with ThreadPoolExecutor(2) as threads:
+        using = [threads.submit(watch), threads.submit(read)]
+        try:
+            for _ in range(30):
+                put_a_copy_in_its_place(path)
+                store.transact(lambda change: change.key(KeyId("key_k")))
+        finally:
+            done.set()
+        for one in using:
+            one.result(20)
+    store.close()
+
+
+def test_a_file_that_cannot_be_opened_is_taken_up_once_it_can(tmp_path: Path) -> None:
+    path, aside = tmp_path / "auth.db", tmp_path / "aside.db"
+    store = create_store("sqlite", path=path)
+    store.transact(put(a_key("k")))
+    path.rename(aside)
+    path.mkdir()
+    with pytest.raises(StoreUnavailable):
+        store.wait_for_change(0)
+    path.rmdir()
+    aside.rename(path)
+    store.wait_for_change(0)
+    assert [one.name for one in store.read().keys] == ["k"]
+    store.close()
+
+
+def put_a_copy_in_its_place(path: Path) -> None:
+    copy = path.with_name("copy.db")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("VACUUM INTO ?", [str(copy)])
+    for companion in ("-wal", "-shm"):
+        path.with_name(path.name + companion).unlink(missing_ok=True)
+    copy.rename(path)

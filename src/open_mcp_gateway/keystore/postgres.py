@@ -140,7 +140,10 @@ class PostgresStore(SqlStore):
     warnings: tuple[str, ...] = ()
 
     def __init__(self, address: Address) -> None:
-        self._worker = _Session(address)
+        self._writer = _Session(address)
+        self._reader = _Session(address)
+        """One of its own: a change may take long, and what others wrote is not to wait for it."""
+
         self._watcher = _Session(address)
         self._closed = threading.Event()
         with self.reading() as run:
@@ -148,14 +151,14 @@ class PostgresStore(SqlStore):
 
     @contextmanager
     def changing(self) -> Iterator[Run]:
-        with self._worker.transaction("BEGIN ISOLATION LEVEL READ COMMITTED") as run:
+        with self._writer.transaction("BEGIN ISOLATION LEVEL READ COMMITTED") as run:
             # Whoever has this row changes keys; every later statement sees what was done before.
             run("SELECT rev FROM auth_meta WHERE id = 1 FOR UPDATE")
             yield run
 
     @contextmanager
     def reading(self) -> Iterator[Run]:
-        with self._worker.transaction("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY") as run:
+        with self._reader.transaction("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY") as run:
             yield run
 
     def announce(self, run: Run, rev: int) -> None:
@@ -184,8 +187,8 @@ class PostgresStore(SqlStore):
 
     def close(self) -> None:
         self._closed.set()
-        self._watcher.close()
-        self._worker.close()
+        for session in (self._watcher, self._reader, self._writer):
+            session.close()
 
 
 def open_postgres(url: str, *, create: bool) -> PostgresStore:

@@ -6,8 +6,8 @@ import math
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, final
 
@@ -44,12 +44,13 @@ class _Connection:
 
     @contextmanager
     def transaction(self, begin: str) -> Iterator[Run]:
-        """Hold the connection for one transaction; what is raised within undoes it.
+        """One transaction; what is raised within undoes it. For whoever has the ``lock``, or is
+        the only one who knows the connection.
 
         Raises:
             StoreUnavailable: SQLite does not do what it is asked for.
         """
-        with self.lock, _failures_named():
+        with _failures_named():
             self.run(begin)
             try:
                 yield self.run
@@ -89,14 +90,31 @@ class SqliteStore(SqlStore):
         """What another file holds may be anything, so it is read from its beginning."""
 
     def _connect(self) -> None:
-        self._file = _identity(self._path)
-        self._writer = _Connection(self._path)
-        self._reader = _Connection(self._path)
-        self._watcher = _Connection(self._path)
-        self._writer.run("PRAGMA synchronous = FULL")
-        self._writer.run("PRAGMA foreign_keys = ON")
-        self._seen = self._data_version()
+        """Nothing is changed by a failure."""
+        file = _identity(self._path)
+        with ExitStack() as undo:
+            opened = [_Connection(self._path) for _ in range(3)]
+            for one in opened:
+                undo.callback(one.close)
+            writer, _reader, watcher = opened
+            writer.run("PRAGMA synchronous = FULL")
+            writer.run("PRAGMA foreign_keys = ON")
+            self._seen = watcher, _data_version(watcher)
+            undo.pop_all()
+        self._file = file
+        self._writer, self._reader, self._watcher = opened
         self._file_number += 1
+
+    @contextmanager
+    def _held(self, current: Callable[[], _Connection]) -> Iterator[_Connection]:
+        """The ``current`` connection for this thread alone. While it waited for its turn another
+        file may have become the store, and the connection may be closed."""
+        while True:
+            connection = current()
+            with connection.lock:
+                if connection is current():
+                    yield connection
+                    return
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -105,12 +123,15 @@ class SqliteStore(SqlStore):
     @contextmanager
     def changing(self) -> Iterator[Run]:
         self._was_replaced()  # or nobody would ever see the change
-        with self._writer.transaction("BEGIN IMMEDIATE") as run:
+        with (
+            self._held(lambda: self._writer) as writer,
+            writer.transaction("BEGIN IMMEDIATE") as run,
+        ):
             yield run
 
     @contextmanager
     def reading(self) -> Iterator[Run]:
-        with self._reader.transaction("BEGIN") as run:
+        with self._held(lambda: self._reader) as reader, reader.transaction("BEGIN") as run:
             yield run
 
     def announce(self, run: Run, rev: int) -> None:
@@ -128,11 +149,12 @@ class SqliteStore(SqlStore):
         if self._was_replaced() or self._file_number != self._read_file_number:
             return True
         for _ in range(max(1, math.ceil(timeout_s / POLL_S))):
-            with self._watcher.lock, _failures_named():
-                version = self._data_version()
-            if version != self._seen:
-                # Kept from call to call, so that no commit falls between two of them.
-                self._seen = version
+            with self._held(lambda: self._watcher) as watcher, _failures_named():
+                seen = watcher, _data_version(watcher)
+            if seen != self._seen:
+                # Kept from call to call, so that no commit falls between two of them; with its
+                # connection, as each counts by itself.
+                self._seen = seen
                 return True
             if self._closed.wait(min(POLL_S, timeout_s)):
                 return False
@@ -154,21 +176,28 @@ class SqliteStore(SqlStore):
                 problem = StoreUnavailable("The key store does not answer.", retry_after_s=1)
                 problem.add_note(f"its file {self._path}: {error.strerror}")
                 raise problem from None
-            self._disconnect()
+            before = self._connections()
             self._connect()
+            # Only now, when nobody takes them up any more; it waits for whoever has.
+            _close(before)
         return True
-
-    def _data_version(self) -> int:
-        return int(self._watcher.run("PRAGMA data_version")[0][0])
 
     def close(self) -> None:
         self._closed.set()
         with self._opening:
-            self._disconnect()
+            _close(self._connections())
 
-    def _disconnect(self) -> None:
-        for connection in (self._watcher, self._reader, self._writer):
-            connection.close()
+    def _connections(self) -> tuple[_Connection, ...]:
+        return self._watcher, self._reader, self._writer
+
+
+def _close(connections: Iterable[_Connection]) -> None:
+    for one in connections:
+        one.close()
+
+
+def _data_version(connection: _Connection) -> int:
+    return int(connection.run("PRAGMA data_version")[0][0])
 
 
 def _identity(path: Path) -> tuple[int, int]:
