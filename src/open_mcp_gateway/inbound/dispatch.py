@@ -13,7 +13,6 @@ from typing import Final
 from anyio.abc import TaskGroup
 from msgspec import Struct
 
-from open_mcp_gateway.access.authorize import Permits
 from open_mcp_gateway.auth.principal import Principal
 from open_mcp_gateway.errors import (
     GatewayError,
@@ -55,10 +54,12 @@ _PRIVATE: Final[Headers] = (
 
 
 class _Way(Struct, frozen=True):
-    """Where a head leads, kept with it: good for the same caller as long as no other permits are in
-    force, so that a change of rights or catalog is the end of it."""
+    """Where a head leads, kept with it: good for the same principal, whom a change of rights
+    replaces, as long as the same catalog is in force."""
 
-    permits: Permits
+    edition: int
+    """Of the catalog, ``Forwarder.edition``."""
+
     principal: Principal
     serve: Callable[[Arrival, bytes, Responder], Abandonable | None]
 
@@ -172,7 +173,7 @@ class Dispatcher:
             way: _Way | None = arrival.readings.get(_Way)
             if (
                 way is not None
-                and way.permits is self.forwarder.permits
+                and way.edition == self.forwarder.edition
                 and way.principal is principal
             ):
                 self._trace("request body", arrival, body)
@@ -244,7 +245,7 @@ class Dispatcher:
             if type(handler) is not McpVisits:
                 raise InternalError(f"route {match.route.path} is wired wrongly")
             serve = handler.enter(arrival, permit).serve
-            arrival.readings[_Way] = _Way(permits, principal, serve)
+            arrival.readings[_Way] = _Way(self.forwarder.edition, principal, serve)
             return serve(arrival, body, responder)
         except Exception as error:  # noqa: BLE001 - a boundary: these routes answer in JSON-RPC
             raw_id = getattr(error, "request_id", None) or _id_in(body)

@@ -28,6 +28,9 @@ class Forwarder:
 
     def __init__(self, means: Means, snapshot: Snapshot) -> None:
         self.means = means
+        self.edition = 0
+        """Another with each catalog."""
+
         self.snapshot = snapshot
         self._running: set[Exchange | _Brief] = set()
 
@@ -40,6 +43,7 @@ class Forwarder:
     def snapshot(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self.permits = Permits(snapshot, Permission.MCP_CALL)
+        self.edition += 1
 
     def end_if(self, loss: Callable[[Permit], GatewayError | None]) -> None:
         """End what is in flight where ``loss`` says why its caller may not hear of it any more."""

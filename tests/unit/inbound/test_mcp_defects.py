@@ -126,6 +126,7 @@ async def test_a_call_that_fails_leaves_its_id_free(error: Exception, code: int)
         own = (b"mcp-session-id", session_id)
         session = here.sessions.find(here.permit, session_id.decode())
         here.desk.error = error
+        here.desk.running = None  # so that the session has to ask the desk
         for _ in range(3):
             told = here.ask("tools/call", {"name": "x"}, own).error
             assert (told["id"], told["code"]) == ("i", code)
