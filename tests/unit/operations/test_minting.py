@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -142,3 +143,22 @@ def test_permissions_are_those_that_role_and_key_both_grant() -> None:
     assert effective(rights("caller", permissions=("mcp:*", "keys:write")).principal) == [
         "mcp:call"
     ]
+
+
+def test_comparing_many_networks_takes_steps_for_each_and_not_for_each_pair() -> None:
+    many = tuple(f"10.{n // 256}.{n % 256}.0/24" for n in range(300))
+    giver, given = rights(ip_allow=many[::-1]), rights(ip_allow=many)
+    steps = 0
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal steps
+        steps += event == "call"
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        over = excess(giver, given)
+    finally:
+        sys.setprofile(before)
+    assert over == ()
+    assert steps < 100 * len(many)
