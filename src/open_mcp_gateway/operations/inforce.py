@@ -117,6 +117,12 @@ class KeysInForce:
         _say_unusable(stored)
         return self.keyring
 
+    def is_ahead_of(self, stored: StoreChanges) -> bool:
+        """Whether something is in force that ``stored``, all there is, does not know yet."""
+        revs = {one.id: one.rev for one in (*stored.tenants, *stored.keys)}
+        known = (*self._tenants.values(), *self._keys.values())
+        return any(one.rev > revs.get(one.id, -1) for one in known)
+
     def stores(self, key_id: KeyId) -> bool:
         """Whether this is a key of the store."""
         return key_id in self._keys
