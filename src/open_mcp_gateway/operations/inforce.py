@@ -119,9 +119,11 @@ class KeysInForce:
 
     def is_ahead_of(self, stored: StoreChanges) -> bool:
         """Whether something is in force that ``stored``, all there is, does not know yet."""
-        revs = {one.id: one.rev for one in (*stored.tenants, *stored.keys)}
-        known = (*self._tenants.values(), *self._keys.values())
-        return any(one.rev > revs.get(one.id, -1) for one in known)
+        keys = {one.id: one.rev for one in stored.keys}
+        tenants = {one.id: one.rev for one in stored.tenants}
+        return any(one.rev > keys.get(one.id, -1) for one in self._keys.values()) or any(
+            one.rev > tenants.get(one.id, -1) for one in self._tenants.values()
+        )
 
     def stores(self, key_id: KeyId) -> bool:
         """Whether this is a key of the store."""

@@ -112,7 +112,7 @@ def test_roles_of_a_reload_hold_for_stored_keys() -> None:
 
 @pytest.mark.parametrize("ended", [{}, {"revoked_at": 5.0}])
 def test_a_configured_key_takes_its_secret_from_a_stored_one(
-    ended: dict[str, object], caplog: pytest.LogCaptureFixture
+    ended: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     """At the start: who can import a hash must not be able to keep a gateway from starting."""
     same = replace(ROOT, digests=(digest_of(b"s"),))
