@@ -15,12 +15,11 @@ from anyio.abc import TaskGroup
 
 from open_mcp_gateway.access.keyring import Keyring
 from open_mcp_gateway.access.standing import Standing
-from open_mcp_gateway.auth.identify import NoAuthentication, SameSecret
+from open_mcp_gateway.auth.identify import NoAuthentication
 from open_mcp_gateway.catalog.diff import Changes, diff
 from open_mcp_gateway.catalog.model import Snapshot
 from open_mcp_gateway.clock import Clock
 from open_mcp_gateway.config.model import Config
-from open_mcp_gateway.errors import InvalidConfig, Problem
 from open_mcp_gateway.inbound.admin_tenants import admin_routes
 from open_mcp_gateway.inbound.admission import Authenticator
 from open_mcp_gateway.inbound.asgi import Application
@@ -33,7 +32,7 @@ from open_mcp_gateway.inbound.openapi import OpenApi
 from open_mcp_gateway.inbound.routes import Route, Router
 from open_mcp_gateway.inbound.sse import SseEndpoint
 from open_mcp_gateway.inbound.whoami import Whoami
-from open_mcp_gateway.keystore.store import KeyStore, StoreChanges
+from open_mcp_gateway.keystore.store import KeyStore
 from open_mcp_gateway.names import KeyId, ServerId
 from open_mcp_gateway.operations.changes import Changer
 from open_mcp_gateway.operations.follow import Follower
@@ -140,9 +139,6 @@ class Gateway:
         """Put new settings and a new catalog in force in one step, without a pause.
 
         Bind address, TLS, key store and file watching keep what they had at start.
-
-        Raises:
-            SameSecret: a configured key is one of the store; nothing has changed.
         """
         origin = origin_policy(config)
         wanted = configured(config)
@@ -240,11 +236,10 @@ async def running(
     """A gateway with its servers; on the way out every server is stopped and nothing is left.
 
     Raises:
-        InvalidConfig: a configured key is one of the store.
         StoreUnavailable: the store does not answer.
     """
     stored = NOTHING_STORED if store is None else await to_thread.run_sync(store.read)
-    keys = _keys(config, clock, stored)
+    keys = KeysInForce(configured(config), clock.wall, stored)
     settings = fleet_settings(config, keys.keyring)
     fleet = Fleet(settings, opener_for(config.outbound, environ), clock)
     fleet.apply(snapshot, diff(Snapshot(), snapshot))
@@ -261,14 +256,6 @@ async def running(
                 keeping.cancel_scope.cancel()
             requests.cancel_scope.cancel()
         await fleet.aclose()
-
-
-def _keys(config: Config, clock: Clock, stored: StoreChanges) -> KeysInForce:
-    try:
-        return KeysInForce(configured(config), clock.wall, stored)
-    except SameSecret as error:
-        text = f"{error}; one is in the store: give the one of the file another secret"
-        raise InvalidConfig([Problem(str(config.source or "config.yaml"), text)]) from error
 
 
 def _follower(store: KeyStore, gateway: Gateway) -> Follower:

@@ -11,7 +11,6 @@ from msgspec.structs import replace
 
 from open_mcp_gateway.app import Gateway
 from open_mcp_gateway.aside import Aside, StillHanging
-from open_mcp_gateway.auth.identify import SameSecret
 from open_mcp_gateway.catalog.diff import diff
 from open_mcp_gateway.catalog.load import LoadedCatalog, load_catalog
 from open_mcp_gateway.config.load import LoadedConfig, Overrides, find_catalog, load_config
@@ -133,11 +132,7 @@ class Reloader:
             log.warning("configuration", extra={"where": problem.where, "note": problem.message})
         report = ReloadReport(before=gateway.snapshot, after=catalog.snapshot)
         changes = diff(report.before, report.after)
-        try:
-            gateway.apply(new, report.after, changes)
-        except SameSecret as error:
-            log.error("reload refused", extra={"problems": [str(error)]})
-            raise ReloadFailed(str(error)) from error
+        gateway.apply(new, report.after, changes)
         log.info(
             "reloaded",
             extra={

@@ -88,7 +88,7 @@ class KeyRecord(Secretive, frozen=True, kw_only=True):
         """What it is at a moment. Whether its tenant is disabled is not looked at."""
         if self.revoked_at is not None:
             return Status.REVOKED
-        if self.disabled_at is not None:
+        if self.disabled_at is not None or not self.digests:  # without a secret nothing opens it
             return Status.DISABLED
         if self.expires_at is not None and self.expires_at <= now_s:
             return Status.EXPIRED

@@ -90,7 +90,8 @@ class Changer:
         async with self._lock:
             if self.keys.keyring is not before:
                 changes = replace(await _read(store, limiter), rewritten=changes.rewritten)
-            if changes.rewritten:
+            # What this process wrote itself may be newer than the revision it compared by.
+            if changes.rewritten or self.keys.is_ahead_of(changes):
                 log.warning(
                     "the key store went back in time: what was revoked since may open again",
                     extra={"rev": changes.rev, "rev_before": rev_before},

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from open_mcp_gateway.access.keyring import Keyring
 from open_mcp_gateway.access.policy import ROLES, Roles
@@ -33,11 +34,8 @@ class Configured(Struct, frozen=True, kw_only=True):
 
 @final
 class KeysInForce:
-    """One keyring of both sources; a configured tenant hides a stored one with its id.
-
-    Raises, when it is made:
-        SameSecret: a configured key is one of the store.
-    """
+    """One keyring of both sources; a configured tenant hides a stored one with its id, and
+    a configured key takes its secret from a stored one."""
 
     def __init__(
         self,
@@ -57,22 +55,16 @@ class KeysInForce:
 
         self._used: dict[KeyId, float] = {}
         _say_unusable(stored)
-        self.keyring = self._made(configured, stored.keys)
+        self.keyring = self._made(configured, _free(stored.keys, configured))
 
     def reconfigured(self, configured: Configured) -> Keyring:
-        """What the keyring would be with another configuration.
-
-        Raises:
-            SameSecret: a configured key is one of the store.
-        """
+        """What the keyring would be with another configuration."""
         ring = self.keyring
-        left_out = [one for one in self._keys.values() if one.id not in ring.keys]
-        back = _free(left_out, configured)
+        stored = _free(self._keys.values(), configured)
         if configured.roles != self._configured.roles:
-            in_force = [one for one in self._keys.values() if one.id in ring.keys]
-            return self._made(configured, (*in_force, *back))
+            return self._made(configured, stored)
         tenants = self._all_tenants(configured)
-        keys = (*configured.keys, *back)
+        keys = (*configured.keys, *stored)
         before = {one.id for one in self._configured.keys}
         return ring.changed(
             [one for one in keys if ring.keys.get(one.id) != one],
@@ -105,12 +97,10 @@ class KeysInForce:
         keys = [one for one in changes.keys if every or _new(one, self._keys.get(one.id))]
         if not (tenants or keys):
             return self.keyring
-        free = _free(keys, self._configured)
         hidden = {one.id for one in self._configured.tenants}
         self.keyring = self.keyring.changed(
-            free,
+            _free(keys, self._configured),
             [one for one in tenants if one.id not in hidden],
-            gone={one.id for one in keys} - {one.id for one in free},
         )
         # Known only once it is in the keyring: what failed half way is taken anew.
         self._tenants.update((one.id, one) for one in tenants)
@@ -126,6 +116,14 @@ class KeysInForce:
         self.keyring = self._made(self._configured, _free(stored.keys, self._configured))
         _say_unusable(stored)
         return self.keyring
+
+    def is_ahead_of(self, stored: StoreChanges) -> bool:
+        """Whether something is in force that ``stored``, all there is, does not know yet."""
+        keys = {one.id: one.rev for one in stored.keys}
+        tenants = {one.id: one.rev for one in stored.tenants}
+        return any(one.rev > keys.get(one.id, -1) for one in self._keys.values()) or any(
+            one.rev > tenants.get(one.id, -1) for one in self._tenants.values()
+        )
 
     def stores(self, key_id: KeyId) -> bool:
         """Whether this is a key of the store."""
@@ -175,14 +173,15 @@ def _new(one: KeyRecord | TenantRecord, known: KeyRecord | TenantRecord | None) 
 
 
 def _free(keys: Iterable[KeyRecord], configured: Configured) -> list[KeyRecord]:
-    """Those that share no secret with a configured key; for the others nobody could say whose it
-    is, so only the configured one opens."""
+    """``keys``, without their secrets where one is that of a configured key: nobody could say whose
+    it is, so only the configured one opens. They are still shown, and can be revoked."""
     taken = configured.digests()
     free = []
     for one in keys:
         if taken.isdisjoint(one.digests):
             free.append(one)
             continue
+        free.append(replace(one, digests=()))
         log.error(
             "a stored key has the secret of a configured one and is left out",
             extra={"key_id": one.id, "mend": "give the one of the file another secret"},

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 import anyio
+import pytest
 from anyio import to_thread
 from msgspec.structs import replace
 
@@ -202,5 +203,31 @@ def test_news_that_a_change_overtook_are_read_again(tmp_path: Path) -> None:
             gated.go_on.set()
         assert desk.ring.keys[kept.id] == disabled
         assert desk.in_force.rev == disabled.rev
+
+    tell(story)
+
+
+def test_a_restore_is_said_even_before_news_of_own_changes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The revision that was followed last is in the backup too; what was revoked since is not."""
+
+    async def story(desk: Desk) -> None:
+        backup = Backup(tmp_path)
+        at(desk, backup.store)
+        leaked = (await desk.make(name="leaked")).record
+        other = (await desk.make(name="other")).record
+        await desk.keys.changer.catch_up()
+        caplog.clear()
+        backup.take()
+        await desk.revoke(leaked.id)
+        backup.put_back()
+        await desk.patch(other.id, metadata={"n": "1"})
+        await desk.keys.changer.catch_up()
+        assert is_live(desk, leaked.id)
+        assert "went back in time" in caplog.text
+        caplog.clear()
+        await desk.keys.changer.catch_up()
+        assert caplog.text == ""
 
     tell(story)
