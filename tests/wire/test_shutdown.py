@@ -87,6 +87,8 @@ def _refused(gateway: Gateway) -> bool:
         socket.create_connection((gateway.host, gateway.port), SOON_S).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:
+        return False  # it came in as the door was shut; the next one is told
     return False
 
 
