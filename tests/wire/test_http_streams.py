@@ -386,7 +386,7 @@ async def test_a_call_that_waits_to_go_on_with_its_stream_may_have_taken_effect(
         await server.saw(lambda: "tools/list" in server.methods())
         assert isinstance(ticket, HttpCall)
         async with asyncio.timeout(10):
-            while not ticket.peer.link.pool.waits(ticket):
+            while not ticket.peer.link.pool.waits(ticket):  # noqa: ASYNC110 - nobody is told
                 await asyncio.sleep(0.01)
         if end == "deadline":
             ticket.extend(asyncio.get_running_loop().time())
