@@ -380,7 +380,8 @@ def test_a_batch_that_is_called_off(front: Face, client: MakeClient) -> None:
 
 def test_what_is_no_message_spoils_no_batch(front: Face, client: MakeClient) -> None:
     one = client(front, "talker").initialize("2025-03-26")
-    reply = one.post([1, one.request("ping", id="a"), "x", [one.request("ping", id="in")], None])
+    batch = [1, one.request("ping", id="a"), "x", [one.request("ping", id="in")], None]
+    reply = one.send(json.dumps(batch).encode(), *one.headers())
     assert reply.status == 200
     answers = json.loads(reply.body)
     assert [answer["result"] for answer in answers if answer.get("id") == "a"] == [{}]
