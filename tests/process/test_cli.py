@@ -480,3 +480,26 @@ def test_keys_stay_out_of_every_log_at_every_level(tmp_path: Path) -> None:
     assert "crash_at_start" in log
     for word in (KEY, secret, "test-key-wrong-one"):
         assert word not in log
+
+
+@pytest.mark.parametrize("command", [("client-config", "vscode", "--server", "time"), ("check",)])
+def test_what_nobody_reads_ends_quietly(command: tuple[str, ...], tmp_path: Path) -> None:
+    write(tmp_path)
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        ended = subprocess.run(
+            [Path(sys.executable).with_name("open-mcp-gateway"), *command],
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert ended.returncode == 1, ended
+    assert "BrokenPipe" not in ended.stderr
+    assert "Traceback" not in ended.stderr

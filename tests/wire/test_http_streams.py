@@ -10,7 +10,9 @@ from msgspec import Raw
 
 from open_mcp_gateway.errors import GatewayError, UpstreamBroken
 from open_mcp_gateway.outbound import http_session, http_stream
+from open_mcp_gateway.outbound.http_call import HttpCall
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Manner
+from open_mcp_gateway.outbound.settings import OutboundSettings
 from open_mcp_gateway.protocol.eras import Era
 from open_mcp_gateway.protocol.jsonrpc import Call
 from tests.wire.remotes import (
@@ -18,6 +20,7 @@ from tests.wire.remotes import (
     INITIALIZED,
     Behaviour,
     Line,
+    RawServer,
     Request,
     Room,
     answer_to,
@@ -339,6 +342,58 @@ async def test_a_stream_without_ids_cannot_go_on() -> None:
         peer = await open_at(server.url)
         with pytest.raises(UpstreamBroken, match="ended its event stream without an answer"):
             await ask(peer, "tools/call", CALL)
+        await peer.aclose()
+
+
+async def test_a_call_whose_server_died_in_its_stream_may_have_taken_effect(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The call was delivered, whatever becomes of the attempts to go on with its stream."""
+    monkeypatch.setattr(http_session, "MAX_RESUMPTIONS", 3)
+
+    async def die(_request: Request, line: Line) -> None:
+        await stream(line, identified("c-1", retry_ms=20), end=False)
+        door.close()
+        await line.cut()
+
+    async def cut(_request: Request, line: Line) -> None:
+        await line.cut()
+
+    server = RawServer(sessions(die, cut))
+    door = await server.listen("127.0.0.1", None)
+    try:
+        peer = await open_at(server.url)
+        with pytest.raises(UpstreamBroken, match=r"cannot be reached.*may have taken effect"):
+            await ask(peer, "tools/call", CALL)
+        await peer.aclose()
+    finally:
+        await server.stop(door)
+
+
+@pytest.mark.parametrize("end", ["deadline", "close"])
+async def test_a_call_that_waits_to_go_on_with_its_stream_may_have_taken_effect(end: str) -> None:
+    async def behave(request: Request, line: Line) -> None:
+        if request.method == "tools/call":
+            await stream(line, identified("c-1", retry_ms=20))
+        else:
+            await line.gone()
+
+    one = OutboundSettings(max_connections_per_origin=1)
+    async with raw_server(sessions(behave)) as server:
+        peer = await open_at(server.url, settings=one)
+        ticket, outcome = start(peer, "tools/call", CALL)
+        start(peer, "tools/list")
+        await server.saw(lambda: "tools/list" in server.methods())
+        assert isinstance(ticket, HttpCall)
+        async with asyncio.timeout(10):
+            while not ticket.peer.link.pool.waits(ticket):  # noqa: ASYNC110 - nobody is told
+                await asyncio.sleep(0.01)
+        if end == "deadline":
+            ticket.extend(asyncio.get_running_loop().time())
+        else:
+            await peer.aclose()
+        with pytest.raises(GatewayError, match="may have taken effect"):
+            await outcome.message()
         await peer.aclose()
 
 

@@ -378,7 +378,19 @@ def test_a_batch_that_is_called_off(front: Face, client: MakeClient) -> None:
     assert (reply.status, list(reply.messages())) == (200, [])
 
 
-@pytest.mark.parametrize("body", ["[]", "[1]", '["a"]', '[{"a":1,]', "[" * 50_000])
+def test_what_is_no_message_spoils_no_batch(front: Face, client: MakeClient) -> None:
+    one = client(front, "talker").initialize("2025-03-26")
+    batch = [1, one.request("ping", id="a"), "x", [one.request("ping", id="in")], None]
+    reply = one.send(json.dumps(batch).encode(), *one.headers())
+    assert reply.status == 200
+    answers = json.loads(reply.body)
+    assert [answer["result"] for answer in answers if answer.get("id") == "a"] == [{}]
+    refused = [answer["error"]["code"] for answer in answers if answer.get("id") is None]
+    assert refused == [-32600] * 4
+    assert len(answers) == 5
+
+
+@pytest.mark.parametrize("body", ["[]", '[{"a":1,]', "[" * 50_000])
 def test_what_is_no_batch(front: Face, client: MakeClient, body: str) -> None:
     one = client(front, "talker").initialize("2025-03-26")
     reply = one.send(body.encode(), *one.headers())

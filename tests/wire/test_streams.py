@@ -353,6 +353,26 @@ def test_ids_that_name_no_event(front: Face, client: MakeClient, last: bytes) ->
     assert (reply.status, reply.error["code"]) == (400, -32600)
 
 
+def test_an_event_that_was_never_sent_is_no_place_to_go_on_from(
+    front: Face, client: MakeClient
+) -> None:
+    one, two = (client(front, "legacy").initialize() for _ in range(2))
+    stream = one.listen()
+    two.call("change_list")
+    assert stream.next()["method"] == "notifications/tools/list_changed"
+    ahead = one.send(b"", *one.headers(), (b"Last-Event-ID", b"0-2"), method=b"GET")
+    assert ahead.status == 400
+    assert ahead.error["code"] == -32600
+    two.call("change_list", kind="prompts")  # whoever reads has not been taken over from
+    assert stream.next()["method"] == "notifications/prompts/list_changed"
+    again = one.listen("0-2")
+    primed = again.event()
+    assert primed is not None
+    assert primed.id == "0-2"
+    for each in (one, two):
+        each.end()
+
+
 # ── the stream of a session ──────────────────────────────────────────────────────────────────────
 
 

@@ -46,7 +46,8 @@ def is_batch(body: bytes) -> bool:
 
 
 def elements_of(body: bytes) -> list[tuple[Message, bytes]]:
-    """The messages of a batch, each with its own text.
+    """The messages of a batch, each with its own text; an empty one for what is no object, which is
+    refused by itself (JSON-RPC 2.0, section 6).
 
     Raises:
         MalformedMessage, InvalidRequest: it is no batch of messages.
@@ -60,10 +61,14 @@ def elements_of(body: bytes) -> list[tuple[Message, bytes]]:
     if len(raws) > MAX_MESSAGES:
         raise InvalidRequest(f"a batch may hold {MAX_MESSAGES} messages at most")
     try:
-        return [(decode_message(bytes(raw)), bytes(raw)) for raw in raws]
+        return [(_element(text), text) for text in map(bytes, raws)]
     except InvalidRequest as error:
         error.request_id = None  # it is an answer to all of them
         raise
+
+
+def _element(text: bytes) -> Message:
+    return decode_message(text) if text.lstrip()[:1] == b"{" else Message()
 
 
 def check_batch(elements: list[tuple[Message, bytes]], version: str | None) -> None:

@@ -75,7 +75,7 @@ class McpEndpoint:
         if last is not None:
             place = parse_event_id(last.strip().decode("latin-1"))
             found = None if place is None else session.stream(place[0])
-            if place is None or found is None:
+            if place is None or found is None or not found.gave(place[1]):
                 raise InvalidRequest("Last-Event-ID names no event of this session")
             log, after = found, place[1]
         outlet = responder.open_stream()

@@ -190,8 +190,10 @@ class HttpCall(Collecting):
 
     @property
     def unsent(self) -> bool:
-        """It still waits for a session or a connection."""
-        return not self.request or self.peer.link.pool.waits(self)
+        """It still waits for a session or a connection; a call whose event stream is being picked
+        up again was sent before, whatever waits now."""
+        waits = not self.request or self.peer.link.pool.waits(self)
+        return waits and self.resumption is None
 
     def lost(self, why: str) -> UpstreamBroken:
         """What the end of its peer ends it with."""
@@ -205,8 +207,13 @@ class HttpCall(Collecting):
         return UpstreamTimeout(link.text(f"did not answer {method!r} in time{DOUBT}"))
 
     def fell(self, fault: Fault) -> None:
-        if not (self.streaming and self.peer.resume(self)):
-            self.peer.fail(self, self.peer.link.call_error(fault))
+        resuming = self.resumption is not None
+        if (self.streaming or resuming) and self.peer.resume(self):
+            return
+        link = self.peer.link
+        # What befell the attempt to go on is no word about the call, which was sent before it.
+        error = link.broken(fault.text + DOUBT) if resuming else link.call_error(fault)
+        self.peer.fail(self, error)
 
 
 class Resumption:

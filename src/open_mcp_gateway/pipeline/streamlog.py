@@ -43,6 +43,10 @@ class StreamLog:
         """Whether somebody reads it now."""
         return self._outlet is not None
 
+    def gave(self, number: int) -> bool:
+        """Whether a client can have seen an event of that number; priming ones count as well."""
+        return number <= self._number
+
     def send(self, data: bytes) -> None:
         """One message, to whoever reads now or picks the stream up later."""
         self._number += 1
