@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import anyio.to_thread
 import pytest
 
 from open_mcp_gateway.access.permit import Permit
@@ -15,6 +18,9 @@ from open_mcp_gateway.outbound.peer import Manner
 from open_mcp_gateway.outbound.verdicts import EraVerdicts
 from open_mcp_gateway.protocol.eras import Era
 from open_mcp_gateway.supervisor.fleet import Fleet
+from tests.wire.conftest import MakeClient
+from tests.wire.faces import face
+from tests.wire.mcp_client import remote
 from tests.wire.remotes import (
     INITIALIZED,
     Line,
@@ -97,3 +103,34 @@ async def _both_eras(request: Request, line: Line) -> None:
         await _stateless(request, line)
     else:
         await line.reply(b"", "405 Method Not Allowed")
+
+
+async def test_a_call_refused_by_a_server_of_the_other_era_waits_for_what_it_speaks(
+    client: MakeClient,
+) -> None:
+    async with raw_server(modern(plain)) as server:
+
+        def use() -> tuple[int, Any]:
+            with face("hot", remote("x", server.url)) as front:
+                caller = client(front, "x")
+                assert caller.modern("tools/list").status == 200
+                server.behave = _sessions_only
+                reply = caller.modern("tools/call", {"name": "a", "arguments": {}})
+                return reply.status, reply.error
+
+        status, error = await anyio.to_thread.run_sync(use)
+        assert (status, error["code"]) == (400, -32022)
+        assert error["data"]["supported"] == ["2025-11-25"]
+        assert server.methods().count("tools/call") == 1
+
+
+_MISSING = b'{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"Missing session ID"}}'
+_in_sessions = sessions(plain)
+
+
+async def _sessions_only(request: Request, line: Line) -> None:
+    outside = request.verb == "POST" and "mcp-session-id" not in request.headers
+    if outside and request.method != "initialize":
+        await line.reply(_MISSING, "400 Bad Request")
+    else:
+        await _in_sessions(request, line)
