@@ -39,6 +39,7 @@ from open_mcp_gateway.operations.follow import Follower
 from open_mcp_gateway.operations.inforce import NOTHING_STORED, KeysInForce
 from open_mcp_gateway.operations.keys import KeyAdmin
 from open_mcp_gateway.outbound.open import opener_for
+from open_mcp_gateway.outbound.verdicts import EraVerdicts
 from open_mcp_gateway.pipeline.errand import Means
 from open_mcp_gateway.pipeline.forward import Forwarder
 from open_mcp_gateway.pipeline.modern import ModernFace
@@ -241,7 +242,9 @@ async def running(
     stored = NOTHING_STORED if store is None else await to_thread.run_sync(store.read)
     keys = KeysInForce(configured(config), clock.wall, stored)
     settings = fleet_settings(config, keys.keyring)
-    fleet = Fleet(settings, opener_for(config.outbound, environ), clock)
+    verdicts = EraVerdicts(clock.monotonic)
+    opener = opener_for(config.outbound, environ, verdicts)
+    fleet = Fleet(settings, opener, clock, ask_again=verdicts.pardon)
     fleet.apply(snapshot, diff(Snapshot(), snapshot))
     async with anyio.create_task_group() as supervision:
         await supervision.start(fleet.run)

@@ -61,10 +61,14 @@ class Posts:
         message: Message | None = None
         head = self._head
         try:
-            if not body.startswith(b"{") and is_batch(body):
+            batch = not body.startswith(b"{") and is_batch(body)
+            if not batch:
+                message = decode_message(body)
+            if not head.takes_both:
+                raise not_acceptable(JSON, EVENTS)
+            if message is None:
                 return self._batch(arrival, body, responder)
-            message = decode_message(body)
-            if message.method is UNSET or not head.takes_both:
+            if message.method is UNSET:
                 self._answer(message, body, responder)
                 return None
             call = call_of(message)
@@ -109,8 +113,6 @@ class Posts:
 
     def _answer(self, message: Message, body: bytes, responder: Responder) -> None:
         """The client's response to a question of the server, or no message at all."""
-        if not self._head.takes_both:
-            raise not_acceptable(JSON, EVENTS)
         if message.id is UNSET or (message.result is UNSET) is (message.error is UNSET):
             raise InvalidRequest("the body is neither a request, a notification nor a response")
         self._found().core.answer(decode_incoming(body))
@@ -134,8 +136,6 @@ class Posts:
         return opening
 
     def _batch(self, arrival: Arrival, body: bytes, responder: Responder) -> Abandonable:
-        if not self._head.takes_both:
-            raise not_acceptable(JSON, EVENTS)
         elements = elements_of(body)
         session = self._found()
         check_batch(elements, session.core.version)

@@ -135,10 +135,10 @@ class SseEndpoint:
             session is None
             or not session.principal.is_same_caller(permit.principal)
             or session.core.permit.entry.spec.id != permit.entry.spec.id
+            or not permit.principal.includes(session.core.permit.principal)
         ):
             raise NotFound("Session not found")
-        if permit.principal.includes(session.core.permit.principal):
-            session.core.permit = permit  # by the definition and the rights that hold now
+        session.core.permit = permit  # by the definition and the rights that hold now
         return session
 
     def end_if(self, unwanted: Callable[[SseSession], bool]) -> None:

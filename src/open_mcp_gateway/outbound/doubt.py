@@ -14,15 +14,19 @@ class Doubt:
     """Asks the server, before anybody acts on one odd answer: that may come from something in
     between, and must not take the server from all the other callers."""
 
-    __slots__ = ("_asking", "_confirmed", "_denied")
+    __slots__ = ("_asking", "_confirmed", "_denied", "_dismissed")
 
     def __init__(
-        self, denied: Callable[[], Awaitable[bool]], confirmed: Callable[[], None]
+        self,
+        denied: Callable[[], Awaitable[bool]],
+        confirmed: Callable[[], None],
+        dismissed: Callable[[], None] = lambda: None,
     ) -> None:
         """``denied`` asks whether it is something else now, and bounds its own time; ``confirmed``
-        is called when it is."""
+        is called when it is, ``dismissed`` when it is not."""
         self._denied = denied
         self._confirmed = confirmed
+        self._dismissed = dismissed
         self._asking: asyncio.Task[None] | None = None
 
     def arise(self) -> None:
@@ -35,6 +39,8 @@ class Doubt:
         self._asking = None
         if denied:
             self._confirmed()
+        else:
+            self._dismissed()
 
     async def dispel(self) -> None:
         """Ask no more."""

@@ -242,8 +242,11 @@ class HttpPeer:
     def replied(self, call: HttpCall, reply: Reply) -> None:
         """A whole response that is no event stream."""
         answer = response_in(reply.body)
-        if reply.status >= 400 and self.overruled(call, reply, answer):
-            return
+        if reply.status < 400 or not self.overruled(call, reply, answer):
+            self.concluded(call, reply, answer)
+
+    def concluded(self, call: HttpCall, reply: Reply, answer: Incoming | None) -> None:
+        """What a whole response is to its call, once what was agreed on is known to hold."""
         if answer is not None and answer.id == call.id:
             # Also with an error status: the body is the answer (2026-07-28 basic/transports).
             call.take(answer, reply.body)

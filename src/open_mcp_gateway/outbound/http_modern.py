@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 import msgspec
-from msgspec import UNSET, Raw
+from msgspec import UNSET
 
 from open_mcp_gateway.errors import GatewayError
 from open_mcp_gateway.outbound.answer import Reply, error_code
@@ -34,9 +34,9 @@ from open_mcp_gateway.outbound.relation import (
     LISTEN,
     LOGGED,
     PROGRESS,
-    SUBSCRIPTION_ID,
     listen_ended,
     progress_of,
+    subscribed,
     with_listen_result,
     with_progress_token,
 )
@@ -47,19 +47,16 @@ from open_mcp_gateway.protocol.jsonrpc import (
     Incoming,
     Params,
     decode_incoming,
-    encode,
     encode_params,
     notification,
     request,
 )
 from open_mcp_gateway.protocol.mirrored import NOTHING, Fields, headers_for
-from open_mcp_gateway.protocol.surrogates import Lenient
 
 _OWN_RESULTS: Final = frozenset({LISTEN, LIST})
 """Methods whose results are not passed on as they came."""
 
 _log = logging.getLogger(__name__)
-_members = Lenient(dict[str, Raw])
 
 
 class ModernPeer(HttpPeer):
@@ -77,7 +74,9 @@ class ModernPeer(HttpPeer):
         self._curious: list[Callable[[], None]] = []
         """Who waits for the same, elsewhere."""
         self._relisting: asyncio.TimerHandle | None = None
-        self._doubt = Doubt(self._denied, self._judge_anew)
+        self._doubt = Doubt(self._denied, self._judge_anew, self._believe)
+        self._refused: dict[HttpCall, tuple[Reply, Incoming]] = {}
+        """By call the odd refusals that may have come from a server of the other era."""
 
     def learn_tools(self) -> None:
         """Find out what headers the server's tools need, without keeping anybody waiting for it."""
@@ -124,6 +123,9 @@ class ModernPeer(HttpPeer):
         # A modern server reads the id before it refuses.
         if reply.status in NO_ENDPOINT if answer is None else answer.id != call.id:
             self._doubt.arise()
+            if answer is not None and reply.status < 500:
+                self._refused[call] = reply, answer
+                return True
         return False
 
     def received(self, call: HttpCall, answer: Incoming, message: bytes) -> None:
@@ -144,6 +146,7 @@ class ModernPeer(HttpPeer):
             if timer is not None:
                 timer.cancel()
         self._first_listing = self._relisting = None
+        self._refused.clear()
 
     # What came on a call's stream before its answer
 
@@ -173,7 +176,7 @@ class ModernPeer(HttpPeer):
             self.link.pool.settled(call)
             self.answered(call, listen_ended(call.id, raw_id))
         else:
-            own = _subscribed(message, raw_id)
+            own = subscribed(message, raw_id)
             call.waiter.related(own, decode_incoming(own))
 
     def _facts(self, incoming: Incoming) -> dict[str, object]:
@@ -222,7 +225,15 @@ class ModernPeer(HttpPeer):
 
     def _judge_anew(self) -> None:
         self._on_misjudged()
+        refused = [call for call in self._refused if self.forget(call)]
         self.lose(NOT_AS_IT_WAS)
+        for call in refused:  # nothing was done, so whoever made it may go on with the server
+            call.waiter.failed(self.link.unavailable(NOT_AS_IT_WAS))
+
+    def _believe(self) -> None:
+        refused, self._refused = self._refused, {}
+        for call, (reply, answer) in refused.items():
+            self.concluded(call, reply, answer)
 
     async def goodbye(self, *, lost: bool) -> None:  # noqa: ARG002 - for the other era
         await self._doubt.dispel()
@@ -272,20 +283,6 @@ class ModernPeer(HttpPeer):
         curious, self._curious = self._curious, []
         for then in curious:
             self._loop.call_soon(then)
-
-
-def _subscribed(message: bytes, raw_id: bytes) -> bytes:
-    """A notification with the caller's subscription id, whether the server named one or not."""
-    members = _members.decode(message)
-    try:
-        params = _members.decode(members.get("params", Raw(b"{}")))
-        meta = _members.decode(params.get("_meta", Raw(b"{}")))
-    except msgspec.DecodeError:
-        return message
-    meta[SUBSCRIPTION_ID] = Raw(raw_id)
-    params["_meta"] = Raw(encode(meta))
-    members["params"] = Raw(encode(params))
-    return encode(members)
 
 
 def _quoted(answer: Incoming) -> str:

@@ -60,6 +60,7 @@ class SessionPeer(HttpPeer):
     def __init__(
         self, link: Link, session: Session, manner: Manner, on_misjudged: Callable[[], None]
     ) -> None:
+        """``on_misjudged`` hears that what was found out about the server may not hold any more."""
         super().__init__(link, session.handshake)
         self._session = session
         self._manner = manner
@@ -281,6 +282,7 @@ class SessionPeer(HttpPeer):
                 else:
                     self._session = opened
                     self.handshake = opened.handshake
+                    self._on_misjudged()  # who forgets its sessions may be a newer server
                     self._stream = self._new_stream()
                     await self.listen()
         except UpstreamError as error:

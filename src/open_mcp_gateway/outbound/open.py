@@ -29,16 +29,19 @@ class Opener(Protocol):
         """
 
 
-def opener_for(settings: OutboundSettings, environ: Mapping[str, str]) -> Opener:
-    """An opener for every runtime; ``environ`` is what children and proxies may draw on."""
-    verdicts = EraVerdicts()
+def opener_for(
+    settings: OutboundSettings, environ: Mapping[str, str], verdicts: EraVerdicts | None = None
+) -> Opener:
+    """An opener for every runtime; ``environ`` is what children and proxies may draw on, and
+    ``verdicts`` what is known of servers already."""
+    known = EraVerdicts() if verdicts is None else verdicts
 
     async def open_entry(entry: CatalogEntry, manner: Manner = ANY_MANNER) -> Peer:
         runtime = entry.spec.runtime
         if isinstance(runtime, LocalProcess):
-            return await open_local(entry, manner, settings, verdicts, environ)
+            return await open_local(entry, manner, settings, known, environ)
         if isinstance(runtime, Remote):
-            return await open_remote(entry, manner, settings, verdicts, environ)
+            return await open_remote(entry, manner, settings, known, environ)
         raise UpstreamUnavailable(
             f"runtime '{entry.runtime_type}' is known but cannot be started by this version; "
             "use local-process, remote-http or remote-sse"

@@ -68,6 +68,20 @@ def with_subscription(message: bytes, raw_id: bytes) -> bytes:
     return _with_member(message, ("params", "_meta", SUBSCRIPTION_ID), raw_id)
 
 
+def subscribed(message: bytes, raw_id: bytes) -> bytes:
+    """A notification with the caller's subscription id, whether the server named one or not."""
+    members = _members.decode(message)
+    try:
+        params = _members.decode(members.get("params", Raw(b"{}")))
+        meta = _members.decode(params.get("_meta", Raw(b"{}")))
+    except msgspec.DecodeError:
+        return message
+    meta[SUBSCRIPTION_ID] = Raw(raw_id)
+    params["_meta"] = Raw(encode(meta))
+    members["params"] = Raw(encode(params))
+    return encode(members)
+
+
 def with_listen_result(message: bytes, incoming: Incoming, raw_id: bytes) -> bytes:
     """The response to ``subscriptions/listen`` with the caller's own id of it, where it has one."""
     meta = _read(incoming.result).meta

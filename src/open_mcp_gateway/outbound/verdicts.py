@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Final
 
 from msgspec import Struct, field
@@ -15,6 +17,10 @@ from open_mcp_gateway.protocol.eras import LEGACY_VERSIONS, MODERN_VERSIONS, Era
 
 MAX_REMEMBERED = 10_000
 """Servers; the oldest verdict goes first. More than a catalog holds, so a bound and no more."""
+
+DENIAL_S: Final = 300.0
+"""How long a server that does not speak an era is not asked for it again: a newer one may have
+taken its place, and nothing tells of that."""
 
 _VERSIONS: Final = {Era.MODERN: MODERN_VERSIONS, Era.LEGACY: LEGACY_VERSIONS}
 _OTHER: Final = {Era.MODERN: Era.LEGACY, Era.LEGACY: Era.MODERN}
@@ -35,6 +41,8 @@ class _Known(Struct):
     verdict: Verdict | None = None
     spoken: dict[Era, tuple[str, ...]] = field(default_factory=dict)
     """By era what the server is known to speak of it; empty: it does not speak it at all."""
+    denied_s: float = 0.0
+    """When it last said so."""
 
 
 class EraVerdicts:
@@ -44,9 +52,10 @@ class EraVerdicts:
     nothing about how it speaks.
     """
 
-    __slots__ = ("_known",)
+    __slots__ = ("_known", "_now_s")
 
-    def __init__(self) -> None:
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._now_s = now_s
         self._known: dict[ServerId, _Known] = {}
 
     def recall(self, entry: CatalogEntry) -> Verdict | None:
@@ -70,7 +79,15 @@ class EraVerdicts:
 
     def deny(self, entry: CatalogEntry, era: Era) -> None:
         """The server answered that it does not speak ``era``, and spoke the other one."""
-        self._renewed(entry).spoken[era] = ()
+        known = self._renewed(entry)
+        known.spoken[era] = ()
+        known.denied_s = self._now_s()
+
+    def pardon(self, server_id: ServerId) -> None:
+        """What the server did not speak it may speak by now. How to open it stays known."""
+        known = self._known.get(server_id)
+        if known is not None:
+            known.spoken = {era: versions for era, versions in known.spoken.items() if versions}
 
     def speaks(self, entry: CatalogEntry, era: Era) -> bool | None:
         """None where that is not known. The catalog's word, if it has one, is final."""
@@ -79,7 +96,9 @@ class EraVerdicts:
             return chosen is era
         known = self._recalled(entry)
         spoken = None if known is None else known.spoken.get(era)
-        return None if spoken is None else bool(spoken)
+        if known is None or spoken is None:
+            return None
+        return bool(spoken) or (None if self._now_s() - known.denied_s >= DENIAL_S else False)
 
     def refuse_unspoken(self, entry: CatalogEntry, era: Era | None) -> None:
         """See to it that no server is asked what it is known not to speak.

@@ -18,6 +18,7 @@ from open_mcp_gateway.errors import (
     HeaderMismatch,
     MissingCapability,
     UnsupportedVersion,
+    UpstreamUnavailable,
 )
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Manner, Peer
 from open_mcp_gateway.outbound.relation import LISTEN, SUBSCRIPTION_ID
@@ -162,6 +163,7 @@ class ModernFace:
         )
         exchange.handles = self._handles
         exchange.seal = self._seal
+        exchange.again = False
         exchange.mirrored = sent if call.method == _CALL else None
         self._running.add(exchange)
         exchange.start(lease)
@@ -172,10 +174,12 @@ class _ModernExchange(Exchange):
     """Remembers what the answer hands out, and to whom. Started once ``seal`` and ``mirrored`` are
     set: the headers in which arguments of the call may be repeated, None where there are none."""
 
-    __slots__ = ("mirrored", "seal")
+    __slots__ = ("again", "mirrored", "seal")
 
     seal: StateSeal
     mirrored: Routing | None
+    again: bool
+    """It was begun a second time."""
 
     def end(self, error: GatewayError) -> None:
         """Stop, and tell both sides."""
@@ -221,6 +225,17 @@ class _ModernExchange(Exchange):
         if not self.over:
             self.ran = False
             self.start()
+
+    def failed(self, error: GatewayError) -> None:
+        lost = self.lease is not None and not self.lease.serving
+        if lost and isinstance(error, UpstreamUnavailable) and not (self.again or self.over):
+            # It never got to the server, which is not what it was when it was reached: what it is
+            # now says whether there is an answer for this caller.
+            self.again = True
+            self._end(failed=True)
+            self._go_on()
+        else:
+            super().failed(error)
 
     def answered(self, message: bytes, upstream_id: int) -> None:
         # Not ``in``, which tries for a number first and so takes twice as long.

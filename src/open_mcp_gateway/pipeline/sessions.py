@@ -165,7 +165,8 @@ class Sessions:
     def find(self, permit: Permit, session_id: str) -> HttpSession:
         """
         Raises:
-            NotFound: unknown, ended, of another server, or somebody else's; all the same.
+            NotFound: unknown, ended, of another server, somebody else's, or opened with rights that
+                its caller has no more; all the same.
         """
         session = self._sessions.get(session_id)
         if session is not None and session.core.permit is permit:
@@ -174,10 +175,10 @@ class Sessions:
             session is None
             or not session.principal.is_same_caller(permit.principal)
             or session.core.permit.entry.spec.id != permit.entry.spec.id
+            or not permit.principal.includes(session.core.permit.principal)
         ):
             raise NotFound("Session not found")
-        if permit.principal.includes(session.core.permit.principal):
-            session.core.permit = permit  # by the definition and the rights that hold now
+        session.core.permit = permit  # by the definition and the rights that hold now
         return session
 
     def end(self, session: HttpSession) -> None:

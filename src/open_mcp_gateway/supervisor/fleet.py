@@ -37,6 +37,7 @@ class Fleet:
     """
 
     __slots__ = (
+        "_ask_again",
         "_clock",
         "_jitter",
         "_keepers",
@@ -57,7 +58,11 @@ class Fleet:
         clock: Clock,
         *,
         jitter: Callable[[], float] = _chance,
+        ask_again: Callable[[ServerId], None] = lambda _: None,
     ) -> None:
+        """``ask_again`` makes ``opener`` forget what a server was found not to speak: called where
+        somebody starts, restarts or stops it."""
+        self._ask_again = ask_again
         self._settings = settings
         self._opener = opener
         self._clock = clock
@@ -87,6 +92,7 @@ class Fleet:
                     self._jitter,
                     tasks,
                     self._opened,
+                    self._ask_again,
                 )
                 try:
                     task_status.started()

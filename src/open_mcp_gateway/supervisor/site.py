@@ -42,6 +42,8 @@ class Means(NamedTuple):
     """Owns the task of every instance."""
     opened: Callable[[ServerId], None] = lambda _: None
     """Hears of every instance that takes calls from now on. Must not raise."""
+    ask_again: Callable[[ServerId], None] = lambda _: None
+    """Forgets what a server was found not to speak."""
 
 
 class Refusal(NamedTuple):
@@ -156,6 +158,7 @@ class Site:
     def ask_again(self, scope: str) -> None:
         """Forget what was refused in ``scope``."""
         self.refusals = {one: was for one, was in self.refusals.items() if one[0] != scope}
+        self.means.ask_again(self.server_id)
 
     def check_era(self, key: InstanceKey) -> None:
         """Raises EraNotSpoken if the server said so a moment ago."""

@@ -138,3 +138,29 @@ def test_the_catalog_s_word_needs_no_verdict_and_yields_to_none() -> None:
     known.refuse_unspoken(legacy, Era.LEGACY)
     assert spoken_instead_of(EraVerdicts(), modern, Era.LEGACY) == MODERN_VERSIONS
     known.refuse_unspoken(modern, Era.MODERN)
+
+
+def test_a_denial_holds_for_minutes_and_no_longer() -> None:
+    now_s = [0.0]
+    known = EraVerdicts(lambda: now_s[0])
+    known.remember(entry(), LEGACY)
+    known.deny(entry(), Era.MODERN)
+    now_s[0] = verdicts.DENIAL_S - 1
+    assert known.speaks(entry(), Era.MODERN) is False
+    now_s[0] = verdicts.DENIAL_S
+    known.refuse_unspoken(entry(), Era.MODERN)
+    assert [known.speaks(entry(), era) for era in Era] == [None, True]
+    known.deny(entry(), Era.MODERN)
+    assert known.speaks(entry(), Era.MODERN) is False
+
+
+def test_what_is_pardoned_is_asked_again_and_opened_as_before() -> None:
+    known = EraVerdicts()
+    known.pardon(ServerId("a"))
+    known.remember(entry(), LEGACY)
+    known.deny(entry(), Era.MODERN)
+    known.pardon(ServerId("b"))
+    assert known.speaks(entry(), Era.MODERN) is False
+    known.pardon(ServerId("a"))
+    assert [known.speaks(entry(), era) for era in Era] == [None, True]
+    assert known.recall(entry()) == LEGACY

@@ -87,6 +87,19 @@ async def test_whose_it_is() -> None:
             place.find(permit(), session.session_id)
 
 
+async def test_who_may_do_less_than_when_it_was_opened_has_no_session() -> None:
+    less = replace(principal(), permissions=frozenset({Permission.MCP_CALL}))
+    async with registry() as place:
+        session = place.open(permit(who=less))
+        place.register(session)
+        more = permit()
+        assert place.find(more, session.session_id) is session
+        assert session.core.permit is more
+        with pytest.raises(NotFound):
+            place.find(permit(who=less), session.session_id)
+        assert session.core.permit is more
+
+
 async def test_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "MAX_SESSIONS_PER_KEY", 2)
     async with registry() as place:
