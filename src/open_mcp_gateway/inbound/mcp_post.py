@@ -62,8 +62,7 @@ class Posts:
         head = self._head
         try:
             batch = not body.startswith(b"{") and is_batch(body)
-            if not batch:
-                message = decode_message(body)
+            message = None if batch else decode_message(body)
             if not head.takes_both:
                 raise not_acceptable(JSON, EVENTS)
             if message is None:
