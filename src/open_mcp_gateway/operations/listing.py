@@ -30,6 +30,8 @@ class Filters(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a listed key must be like; None: no matter."""
 
     tenant: str | None = None
+    """Empty: keys of the platform, which belong to none."""
+
     namespace: str | None = None
     role: str | None = None
     status: str | None = None
@@ -110,7 +112,7 @@ def _order(record: KeyRecord) -> tuple[float, str]:
 
 def _passes(record: KeyRecord, keyring: Keyring, filters: Filters, now_s: float) -> bool:
     exact = (
-        (filters.tenant, tenant_of(record.holder)),
+        (filters.tenant, tenant_of(record.holder) or ""),
         (filters.role, record.role),
         (filters.status, record.status(now_s).value),
         (filters.name, record.name),

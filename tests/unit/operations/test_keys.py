@@ -545,6 +545,7 @@ def test_pages_follow_each_other() -> None:
     [
         (Filters(tenant="a"), {"boss"}),
         (Filters(tenant="b"), set()),
+        (Filters(tenant=""), {"plain", "api_key"}),
         (Filters(namespace="one"), {"boss", "plain", "api_key"}),
         (Filters(namespace="two"), {"plain", "api_key"}),
         (Filters(role="admin"), {"api_key"}),
