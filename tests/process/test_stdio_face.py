@@ -353,10 +353,13 @@ def test_batches_that_are_refused(start: Start) -> None:
         assert "2025-03-26" in program.receive()["error"]["message"]
     with start("echo") as program:
         initialize(program, BATCHES)
-        for body in (b"[]\n", b"[1]\n"):
-            program.write(body)
-            answer = program.receive()
-            assert (answer["id"], answer["error"]["code"]) == (None, -32600)
+        program.write(b"[]\n")
+        answer = program.receive()
+        assert (answer["id"], answer["error"]["code"]) == (None, -32600)
+        program.write(b"[1]\n")
+        assert [(one["id"], one["error"]["code"]) for one in program.receive_any()] == [
+            (None, -32600)
+        ]
         program.write(b"[{]\n")
         assert program.receive()["error"]["code"] == -32700
         hello = line_of("initialize", {"protocolVersion": BATCHES}, 1)
