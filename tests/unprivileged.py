@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import anyio
+
 NOBODY: Final = 65534
 
 
@@ -34,6 +36,7 @@ def unprivileged(check: Callable[[Path], None], folder: Path) -> None:
 def main(module: str, name: str, folder: str) -> None:
     # Before it becomes nobody's, for whom the interpreter may lie where only root can read.
     check = getattr(importlib.import_module(module), name)
+    anyio.run(anyio.sleep, 0)  # imports what an event loop needs
     os.setgroups([])
     os.setgid(NOBODY)
     os.setuid(NOBODY)

@@ -19,6 +19,7 @@ import pytest
 
 from open_mcp_gateway.config.watch import _folders, _Notifier, watch
 from open_mcp_gateway.errors import ReloadFailed
+from tests.unprivileged import unprivileged
 
 pytestmark = pytest.mark.anyio
 
@@ -461,13 +462,20 @@ async def test_polling_where_no_notifier_can_be_had(
     assert "Too many open files" in record.__dict__["reason"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="file modes do not bind root; runs as any other user")
-async def test_a_folder_that_may_not_be_listened_to_hides_no_other(tmp_path: Path) -> None:
-    files = [tmp_path / name / "file" for name in ("closed", "open")]
+def check_that_it_hides_no_other(folder: Path) -> None:
+    files = [folder / name / "file" for name in ("closed", "open")]
     for file in files:
         file.parent.mkdir()
         file.write_text("one")
     files[0].parent.chmod(0o311)
-    async with watching(lambda: files) as calls:
-        files[1].write_text("two")
-        await calls.next()
+
+    async def change() -> None:
+        async with watching(lambda: files) as calls:
+            files[1].write_text("two")
+            await calls.next()
+
+    anyio.run(change)
+
+
+async def test_a_folder_that_may_not_be_listened_to_hides_no_other(tmp_path: Path) -> None:
+    await anyio.to_thread.run_sync(unprivileged, check_that_it_hides_no_other, tmp_path)
