@@ -14,7 +14,7 @@ from typing import Final
 from urllib.parse import unquote
 
 _ROUNDS: Final = 5
-"""How often a URI may be percent-encoded over again."""
+"""How often a URI is decoded; one that the last time still changes is not read to its end."""
 
 _LONGEST_CHARS: Final = 8 * 1024
 """Of a URI; each takes time on the event loop, and who may use little may send much."""
