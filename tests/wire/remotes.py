@@ -23,13 +23,8 @@ from open_mcp_gateway.outbound.peer import ANY_MANNER, Manner, Peer, Question, T
 from open_mcp_gateway.outbound.remote import open_remote
 from open_mcp_gateway.outbound.settings import OutboundSettings
 from open_mcp_gateway.outbound.verdicts import EraVerdicts
-from open_mcp_gateway.protocol.jsonrpc import (
-    Call,
-    Incoming,
-    Params,
-    call_of,
-    decode_message,
-)
+from open_mcp_gateway.protocol.jsonrpc import Call, Incoming, Params
+from open_mcp_gateway.protocol.messages import call_of, decode_message
 from tests.environments import python_of
 
 SERVERS = Path(__file__).parents[1] / "servers"

@@ -21,14 +21,8 @@ from open_mcp_gateway.pipeline.sessions import HttpSession
 from open_mcp_gateway.pipeline.sink import Waiting
 from open_mcp_gateway.protocol.classify import claims_modern
 from open_mcp_gateway.protocol.faults import rpc_body
-from open_mcp_gateway.protocol.jsonrpc import (
-    Call,
-    Message,
-    call_of,
-    decode_incoming,
-    decode_message,
-    raw_id_of,
-)
+from open_mcp_gateway.protocol.jsonrpc import Call, decode_incoming
+from open_mcp_gateway.protocol.messages import Message, call_of, decode_message, raw_id_of
 from open_mcp_gateway.protocol.surrogates import Lenient
 
 REVISION: Final = "2025-03-26"

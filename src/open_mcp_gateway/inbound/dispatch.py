@@ -41,7 +41,7 @@ from open_mcp_gateway.inbound.routes import Match, RouteKind, Router
 from open_mcp_gateway.names import KeyId
 from open_mcp_gateway.pipeline.forward import Forwarder
 from open_mcp_gateway.pipeline.reply import Headers, Reply, Responder, failed
-from open_mcp_gateway.protocol.jsonrpc import Message, call_of, decode_message, raw_id_of
+from open_mcp_gateway.protocol.messages import Message, call_of, decode_message, raw_id_of
 from open_mcp_gateway.telemetry.logs import TRACE
 
 log = logging.getLogger(__name__)

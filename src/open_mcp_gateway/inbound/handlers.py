@@ -13,7 +13,7 @@ from open_mcp_gateway.auth.principal import Principal
 from open_mcp_gateway.errors import InvalidRequest, MalformedMessage, UnsupportedMedia
 from open_mcp_gateway.inbound.arrival import Arrival
 from open_mcp_gateway.pipeline.reply import Reply, Responder
-from open_mcp_gateway.protocol.jsonrpc import Message, text_of
+from open_mcp_gateway.protocol.messages import Message, text_of
 from open_mcp_gateway.protocol.surrogates import Lenient
 
 MANAGEMENT_BODY_BYTES: Final = 256 * 1024

@@ -27,14 +27,8 @@ from open_mcp_gateway.pipeline.reply import ACCEPTED, Responder, failed
 from open_mcp_gateway.pipeline.sessions import HttpSession, Sessions
 from open_mcp_gateway.protocol.classify import era_of
 from open_mcp_gateway.protocol.eras import LEGACY_VERSIONS, Era
-from open_mcp_gateway.protocol.jsonrpc import (
-    Call,
-    Message,
-    call_of,
-    decode_incoming,
-    decode_message,
-    raw_id_of,
-)
+from open_mcp_gateway.protocol.jsonrpc import Call, decode_incoming
+from open_mcp_gateway.protocol.messages import Message, call_of, decode_message, raw_id_of
 from open_mcp_gateway.supervisor.lease import Lease
 
 

@@ -24,13 +24,8 @@ from open_mcp_gateway.pipeline.channel_sink import ChannelSink
 from open_mcp_gateway.pipeline.errand import Means
 from open_mcp_gateway.pipeline.reply import ACCEPTED, Outlet, Responder
 from open_mcp_gateway.pipeline.session import ClientSession
-from open_mcp_gateway.protocol.jsonrpc import (
-    Call,
-    call_of,
-    decode_incoming,
-    decode_message,
-    raw_id_of,
-)
+from open_mcp_gateway.protocol.jsonrpc import Call, decode_incoming
+from open_mcp_gateway.protocol.messages import call_of, decode_message, raw_id_of
 from open_mcp_gateway.protocol.sse import encode_event
 
 MAX_SESSIONS_PER_KEY: Final = 1000

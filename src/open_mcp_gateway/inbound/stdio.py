@@ -43,15 +43,8 @@ from open_mcp_gateway.pipeline.forward import Forwarder
 from open_mcp_gateway.pipeline.modern import ModernFace
 from open_mcp_gateway.pipeline.session import ClientSession
 from open_mcp_gateway.protocol.eras import Era
-from open_mcp_gateway.protocol.jsonrpc import (
-    Call,
-    Message,
-    Params,
-    call_of,
-    decode_incoming,
-    decode_message,
-    raw_id_of,
-)
+from open_mcp_gateway.protocol.jsonrpc import Call, Params, decode_incoming
+from open_mcp_gateway.protocol.messages import Message, call_of, decode_message, raw_id_of
 
 MAX_RUNNING: Final = 1000
 """Requests being worked on at one time; beyond that nothing more is read."""

@@ -25,7 +25,7 @@ from open_mcp_gateway.inbound.routes import OPEN, Open, Route, Router
 from open_mcp_gateway.pipeline.errand import Means
 from open_mcp_gateway.pipeline.forward import Forwarder
 from open_mcp_gateway.pipeline.reply import Reply, Responder
-from open_mcp_gateway.protocol.jsonrpc import Message
+from open_mcp_gateway.protocol.messages import Message
 from tests.unit.pipeline.exchanges import Caller, Desk
 from tests.unit.supervisor.memory import principal, snapshot_of, spec
 

@@ -14,13 +14,8 @@ from open_mcp_gateway.outbound.peer import ANY_MANNER, Audience, Handshake, Mann
 from open_mcp_gateway.pipeline.session import ClientSession
 from open_mcp_gateway.pipeline.sink import Waiting
 from open_mcp_gateway.protocol.eras import Era
-from open_mcp_gateway.protocol.jsonrpc import (
-    Call,
-    Incoming,
-    call_of,
-    decode_incoming,
-    decode_message,
-)
+from open_mcp_gateway.protocol.jsonrpc import Call, Incoming, decode_incoming
+from open_mcp_gateway.protocol.messages import call_of, decode_message
 from open_mcp_gateway.protocol.mirrored import Fields
 from tests.unit.pipeline.exchanges import Desk, HandLease, HandPeer
 

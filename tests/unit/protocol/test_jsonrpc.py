@@ -13,17 +13,19 @@ from msgspec import UNSET, Raw
 from open_mcp_gateway.errors import InvalidRequest, MalformedMessage
 from open_mcp_gateway.protocol import jsonrpc
 from open_mcp_gateway.protocol.jsonrpc import (
-    MAX_DEPTH,
-    call_of,
     decode_incoming,
-    decode_message,
     encode_params,
     error_response,
     notification,
-    raw_id_of,
     request,
     response,
     restore_id,
+)
+from open_mcp_gateway.protocol.messages import (
+    MAX_DEPTH,
+    call_of,
+    decode_message,
+    raw_id_of,
     text_of,
 )
 
