@@ -93,7 +93,7 @@ class Gateway:
         self.means.handles.turn(keys.keyring.keys)
         self.forwarder = Forwarder(self.means, snapshot)
         self.sessions = Sessions(self.means)
-        self.modern = ModernFace(self.means, self.means.handles, StateSeal(clock))
+        self.modern = ModernFace(self.means, StateSeal(clock))
         self.management = Management(fleet, clock, catalog=lambda: self.snapshot, reload=reload)
         endpoint = McpEndpoint(self.sessions, self.modern)
         about_keys = self._about_keys()

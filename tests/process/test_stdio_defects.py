@@ -13,7 +13,6 @@ from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.inbound.stdio import StdioFace
 from open_mcp_gateway.pipeline.errand import Means
 from open_mcp_gateway.pipeline.forward import Forwarder
-from open_mcp_gateway.pipeline.handles import Handles
 from open_mcp_gateway.pipeline.modern import ModernFace
 from open_mcp_gateway.pipeline.states import StateSeal
 from tests.process.stdio_program import STATELESS, line_of
@@ -39,7 +38,7 @@ async def test_the_next_line_is_served_and_the_id_is_free() -> None:
         means = Means(Desk(), tasks, clock, request_timeout_s=30, max_request_s=600)
         face = StdioFace(
             Forwarder(means, snapshot_of(spec("a"))),
-            Broken(means, Handles(), StateSeal(clock)),
+            Broken(means, StateSeal(clock)),
             principal(),
             "a",
             stdin=lines,

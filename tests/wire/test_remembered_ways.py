@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import pytest
 from msgspec.structs import replace
@@ -21,11 +21,13 @@ from open_mcp_gateway.pipeline.session import ClientSession
 from tests.rawhttp import Answer, Wire, request
 from tests.wire.conftest import MakeClient
 from tests.wire.faces import HOT, JSON, Face, face, new_store
-from tests.wire.mcp_client import ACCEPT, CAPABILITIES, MODERN, VERSION, Client, Header
+from tests.wire.mcp_client import ACCEPT, CAPABILITIES, MODERN, VERSION, Client, Header, Json
 from tests.wire.stored_keys import PROD, Made, Office
 from tests.wire.test_moved_servers import SHARED, move
 
 LIST: Final = "tools/list"
+CALL: Final = "tools/call"
+RELATED: Final = "io.modelcontextprotocol/related-task"
 
 
 @pytest.fixture(params=HOT)
@@ -51,9 +53,17 @@ class Repeater:
     """Posts to one server by one head. What was asked for a few times is remembered."""
 
     def __init__(
-        self, front: Face, wire: Wire, server_id: str, key: Made, *headers: Header
+        self,
+        front: Face,
+        wire: Wire,
+        server_id: str,
+        key: Made,
+        *headers: Header,
+        method: str = LIST,
+        params: Json | None = None,
     ) -> None:
         self._front, self._wire = front, wire
+        self._asked: Json = {"method": method, "params": params or {}}
         self._path = b"/servers/%b/mcp" % server_id.encode()
         self._headers = ((b"X-API-Key", key.secret), JSON, ACCEPT, *headers)
         self._number = 10
@@ -74,15 +84,10 @@ class Repeater:
     def _head_was_read(self) -> bool:
         return any(one.intake.reading is not None for one in self._front.connections())
 
-    def ask(
-        self,
-        params: dict[str, Any] | None = None,
-        meanwhile: Callable[[], None] | None = None,
-    ) -> int:
+    def ask(self, meanwhile: Callable[[], None] | None = None) -> int:
         """The status of the answer to a request."""
         self._number += 1
-        message = {"id": self._number, "method": LIST, "params": params or {}}
-        answer = self.post(message, meanwhile)
+        answer = self.post({"id": self._number} | self._asked, meanwhile)
         if answer.status == 200:
             assert json.loads(answer.body)["id"] == self._number
             assert "result" in json.loads(answer.body)
@@ -98,13 +103,35 @@ def in_session(front: Face, wire: Wire, client: Client, key: Made) -> Repeater:
 
 
 STATELESS: Final = {"_meta": {VERSION: MODERN, CAPABILITIES: {}}}
+Stateless: TypeAlias = Callable[[Wire], Repeater]
+CALLED: Final = {"name": "echo", "arguments": {}, **STATELESS}
+VERSION_LINE: Final = (b"MCP-Protocol-Version", MODERN.encode())
 
 
-def stateless(front: Face, wire: Wire, key: Made) -> Repeater:
-    version = (b"MCP-Protocol-Version", MODERN.encode())
-    found = Repeater(front, wire, "modern", key, version, (b"Mcp-Method", LIST.encode()))
-    assert [found.ask(STATELESS) for _ in range(3)] == [200] * 3
-    return found
+@pytest.fixture(params=[LIST, CALL])
+def stateless(request: pytest.FixtureRequest, front: Face, key: Made) -> Stateless:
+    """Of a method whose requests are each checked in full, or of one where others are measured by
+    the first."""
+
+    method: str = request.param
+
+    def repeater(wire: Wire) -> Repeater:
+        named: tuple[Header, ...]
+        params: Json
+        named, params = (), STATELESS
+        if method == CALL:
+            named, params = ((b"Mcp-Name", b"echo"),), CALLED
+        headers = VERSION_LINE, (b"Mcp-Method", method.encode()), *named
+        found = Repeater(front, wire, "modern", key, *headers, method=method, params=params)
+        assert [found.ask() for _ in range(3)] == [200] * 3
+        (connection,) = front.connections()
+        assert connection.intake._known is not None
+        kept = connection.intake._known.admitted.arrival.readings.values()
+        (posts,) = [one.serve.__self__ for one in kept if hasattr(one, "serve")]
+        assert (posts._precedent is not None) is (method == CALL)
+        return found
+
+    return repeater
 
 
 @pytest.fixture
@@ -139,15 +166,20 @@ def remove(front: Face, server_id: str) -> None:
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("change", [move, remove])
 def test_a_server_that_is_out_of_reach_is_not_there(
-    front: Face, wire: Wire, key: Made, change: Callable[[Face, str], None], *, late: bool
+    front: Face,
+    wire: Wire,
+    stateless: Stateless,
+    change: Callable[[Face, str], None],
+    *,
+    late: bool,
 ) -> None:
     """Also where the head came before that, and only the body after it."""
-    one = stateless(front, wire, key)
+    one = stateless(wire)
     if late:
-        assert one.ask(STATELESS, lambda: change(front, "modern")) == 404
+        assert one.ask(lambda: change(front, "modern")) == 404
     else:
         change(front, "modern")
-        assert one.ask(STATELESS) == 404
+        assert one.ask() == 404
 
 
 @pytest.mark.parametrize(
@@ -161,12 +193,17 @@ def test_a_server_that_is_out_of_reach_is_not_there(
     ids=["revoked", "lowered", "narrowed", "moved"],
 )
 def test_rights_that_are_gone_are_gone(
-    front: Face, office: Office, key: Made, change: Callable[[Office, Made], Any], status: int
+    front: Face,
+    office: Office,
+    key: Made,
+    stateless: Stateless,
+    change: Callable[[Office, Made], Any],
+    status: int,
 ) -> None:
     with front.connect() as wire:
-        one = stateless(front, wire, key)
+        one = stateless(wire)
         change(office, key)
-        assert one.ask(STATELESS) == status
+        assert one.ask() == status
 
 
 def test_a_session_that_ended_is_not_there(
@@ -225,23 +262,57 @@ def test_calls_go_to_the_process_that_serves(
 
 
 def test_stateless_calls_go_to_the_process_that_serves(
-    front: Face, wire: Wire, client: MakeClient, key: Made
+    front: Face, wire: Wire, client: MakeClient, key: Made, stateless: Stateless
 ) -> None:
-    one = stateless(front, wire, key)
+    one = stateless(wire)
     held = client(front, "modern", key=key.secret).tool("gated_progress", gate="regroup")
     front.until(lambda: front.used("modern") == (1, 1))
 
     def regroup() -> None:
         redefine(front, "modern", isolation=Isolation.KEY)
 
-    assert one.ask(STATELESS, regroup) == 200
+    assert one.ask(regroup) == 200
     keeper = front.gateway.fleet._keepers[ServerId("modern")]
     assert front.inside(lambda: sum(each.is_open for each in keeper._site.instances)) == 2
     held.leave()
 
 
-def test_a_notification_of_nobody_is_passed_over(front: Face, wire: Wire, key: Made) -> None:
-    one = stateless(front, wire, key)
+def test_a_notification_of_nobody_is_passed_over(wire: Wire, stateless: Stateless) -> None:
+    one = stateless(wire)
     message = {"method": "notifications/vendor", "params": STATELESS}
     answer = one.post(message)
     assert (answer.status, answer.body) == (202, b"")
+
+
+ANSWERS: Final[dict[str, object]] = {
+    "another tool": CALLED | {"name": "meta"},
+    "no tool": {"arguments": {}, **STATELESS},
+    "another revision": CALLED | {"_meta": {VERSION: "2025-11-25", CAPABILITIES: {}}},
+    "no capabilities": CALLED | {"_meta": {VERSION: MODERN}},
+    "no _meta": {"name": "echo", "arguments": {}},
+    "a task of nobody": CALLED | {"_meta": STATELESS["_meta"] | {RELATED: {"taskId": "t"}}},
+    "a state of nobody": CALLED | {"requestState": "s"},
+    "another spelling of _meta": CALLED | {"_META": {}},
+    "the same in another order": {**STATELESS, "arguments": {}, "name": "echo"},
+    "arguments that are none": CALLED | {"arguments": 7},
+    "what is no object": [],
+}
+
+
+@pytest.mark.parametrize("params", ANSWERS.values(), ids=ANSWERS.keys())
+def test_after_others_a_request_is_answered_as_alone(
+    front: Face, key: Made, params: object
+) -> None:
+    """By the same head as those that passed."""
+    headers = VERSION_LINE, (b"Mcp-Method", CALL.encode()), (b"Mcp-Name", b"echo")
+    message = {"id": 1, "method": CALL, "params": params}
+    answers = []
+    for before in (0, 3):
+        with front.connect() as wire:
+            one = Repeater(front, wire, "modern", key, *headers, method=CALL, params=CALLED)
+            assert [one.ask() for _ in range(before)] == [200] * before
+            answer = one.post(message)
+            said = json.loads(answer.body)
+            said.get("error", {}).pop("data", None)  # has the id of the HTTP request
+            answers.append((answer.status, said))
+    assert answers[0] == answers[1]

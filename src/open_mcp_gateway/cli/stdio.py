@@ -190,7 +190,7 @@ async def _serve(
     means.handles = SoleHandles()
     face = StdioFace(
         forwarder,
-        ModernFace(means, means.handles, NoSeal(means.clock)),
+        ModernFace(means, NoSeal(means.clock)),
         anonymous(),
         server_id,
         stdin=0,

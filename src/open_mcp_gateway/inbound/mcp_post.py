@@ -23,6 +23,7 @@ from open_mcp_gateway.inbound.mcp_head import (
 from open_mcp_gateway.inbound.session_sink import SessionSink
 from open_mcp_gateway.pipeline.errand import Errand
 from open_mcp_gateway.pipeline.modern import HttpSink, ModernFace
+from open_mcp_gateway.pipeline.precedent import Precedent, precedent
 from open_mcp_gateway.pipeline.reply import ACCEPTED, Responder, failed
 from open_mcp_gateway.pipeline.sessions import HttpSession, Sessions
 from open_mcp_gateway.protocol.classify import era_of
@@ -35,7 +36,16 @@ from open_mcp_gateway.supervisor.lease import Lease
 class Posts:
     """The POSTs with one head, by one permit: what those two decide is decided once."""
 
-    __slots__ = ("_head", "_lease", "_modern", "_permit", "_session", "_sessions")
+    __slots__ = (
+        "_head",
+        "_lease",
+        "_modern",
+        "_permit",
+        "_precedent",
+        "_repeats",
+        "_session",
+        "_sessions",
+    )
 
     def __init__(
         self, sessions: Sessions, modern: ModernFace, permit: Permit, head: McpHead
@@ -47,6 +57,10 @@ class Posts:
         self._session: HttpSession | None = None
         """The one that the head names, once it was found; it may have ended since, or have another
         permit."""
+        self._precedent: Precedent | None = None
+        self._repeats = False
+        """A request of no session came before: what a precedent costs may pay."""
+
         self._lease: Lease | None = None
         """What served the last request of no session; it may not serve any more."""
 
@@ -59,11 +73,11 @@ class Posts:
             message = None if batch else decode_message(body)
             if not head.takes_both:
                 raise not_acceptable(JSON, EVENTS)
-            if message is None:
-                return self._batch(arrival, body, responder)
-            if message.method is UNSET:
-                self._answer(message, body, responder)
-                return None
+            if message is None or message.method is UNSET:
+                return self._no_call(arrival, message, body, responder)
+            alike = None if self._precedent is None else self._precedent.followed_by(message)
+            if alike is not None:
+                return self._begin(alike, responder, arrival.request_id)
             call = call_of(message)
             if (message.id is UNSET) is not (call.id is None):
                 wrong = "a request needs an id" if call.id else "a notification has no id"
@@ -72,7 +86,7 @@ class Posts:
             # A claim can only be in ``_meta``, and most messages of sessions have none.
             may_be_modern = outside or (params is not None and "_meta" in params)
             if may_be_modern and era_of(call.method, params, outside=outside) is Era.MODERN:
-                return self._stateless(call, responder, arrival.request_id)
+                return self._stateless(message, call, responder, arrival.request_id)
             if call.method == "initialize" and not head.names_session:
                 return self._open(arrival, call, responder)
             session = self._session
@@ -89,27 +103,41 @@ class Posts:
             responder.respond(failed(error, raw_id_of(message), arrival.request_id))
             return None
 
-    def _stateless(self, call: Call, responder: Responder, request_id: str) -> Abandonable | None:
+    def _stateless(
+        self, message: Message, call: Call, responder: Responder, request_id: str
+    ) -> Abandonable | None:
         if call.id is None:
             # Over HTTP a client has no notification to send: leaving is how it cancels.
             responder.respond(ACCEPTED)
             return None
+        checked = self._modern.check(self._permit, call, self._head.routing)
+        if self._repeats:
+            self._precedent = precedent(message, checked)
+        self._repeats = True
+        return self._begin(checked, responder, request_id)
+
+    def _begin(self, call: Call, responder: Responder, request_id: str) -> Abandonable | None:
         sink, lease = HttpSink(responder, request_id), self._lease
         if lease is not None and not lease.serving:
             lease = None
-        exchange = self._modern.take(
+        exchange = self._modern.begin(
             self._permit, call, self._head.routing, sink, request_id, lease=lease
         )
         if lease is None:
             self._lease = exchange.lease
         return None if exchange.over else exchange
 
-    def _answer(self, message: Message, body: bytes, responder: Responder) -> None:
-        """The client's response to a question of the server, or no message at all."""
+    def _no_call(
+        self, arrival: Arrival, message: Message | None, body: bytes, responder: Responder
+    ) -> Abandonable | None:
+        """A batch, or the client's response to a question of the server, or no message at all."""
+        if message is None:
+            return self._batch(arrival, body, responder)
         if message.id is UNSET or (message.result is UNSET) is (message.error is UNSET):
             raise InvalidRequest("the body is neither a request, a notification nor a response")
         self._found().core.answer(decode_incoming(body))
         responder.respond(ACCEPTED)
+        return None
 
     def _open(self, arrival: Arrival, call: Call, responder: Responder) -> Abandonable:
         session = self._sessions.open(self._permit)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.errors import GatewayError, UpstreamBroken, UpstreamUnavailable
@@ -35,7 +35,10 @@ class Exchange(Errand):
         GatewayError: the caller's key may not make this call; nothing was sent or started.
     """
 
-    __slots__ = ("_books", "_latest_s", "call", "handles", "lease", "sink", "ticket")
+    __slots__ = ("_books", "_latest_s", "call", "lease", "sink", "ticket")
+
+    refines: ClassVar[bool] = False
+    """Whether ``_held_back`` and ``_refined`` do anything: a look costs less than a call."""
 
     def __init__(
         self,
@@ -54,12 +57,21 @@ class Exchange(Errand):
         self.call = call
         self.sink = sink
         self._books = books
-        self.handles = means.handles
         self.lease: Lease | None = None
         self.ticket: Ticket | None = None
         self._latest_s = math.inf if endless else self.began_s + means.max_request_s
 
+    def _held_back(self, lease: Lease) -> bool:  # noqa: ARG002 - for subclasses
+        """Whether the call is not sent, because it was answered instead, or goes on by itself."""
+        return False
+
+    def _refined(self, message: bytes) -> bytes:
+        """The response of the server as it goes on from here."""
+        return message
+
     def run(self, lease: Lease) -> bool:
+        if self.refines and self._held_back(lease):
+            return True
         endless = self._latest_s == math.inf
         try:
             ticket = lease.peer.call(
@@ -86,8 +98,10 @@ class Exchange(Errand):
         self._books.discard(self)
         self._end(failed=False)
         if not self.over and self.call.id is not None:
+            if self.refines:
+                message = self._refined(message)
             caller, server_id = self.permit.principal.key_id, self.permit.entry.spec.id
-            message = self.handles.passed_on(caller, server_id, self.call.method, message)
+            message = self.means.handles.passed_on(caller, server_id, self.call.method, message)
             message = narrowing.shown(self.permit, self.call.method, message)
             message = restore_id(message, upstream_id, self.call.id)
             self.over = True

@@ -243,6 +243,14 @@ def _ended(before: KeyRecord, now: KeyRecord | None) -> bool:
     return now.source is Source.CONFIG and set(now.digests).isdisjoint(before.digests)
 
 
+def same_for_all(call: Call) -> bool:
+    """Whether what ``Handles.check`` says of ``call`` holds for every call of its method that has
+    members of the same names and the same ``_meta``, whoever makes it and whenever."""
+    params = call.params or {}
+    related = "_meta" in params and _may_relate(bytes(params["_meta"]))
+    return call.method in _NAMES_NONE and not related
+
+
 def needs_tasks(call: Call) -> bool:
     """Whether a stateless request is for callers of the tasks extension alone (SEP-2663)."""
     if call.method in _ALWAYS_OF_TASKS:

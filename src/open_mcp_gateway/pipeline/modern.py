@@ -24,7 +24,7 @@ from open_mcp_gateway.outbound.peer import ANY_MANNER, Manner, Peer
 from open_mcp_gateway.outbound.relation import LISTEN, SUBSCRIPTION_ID
 from open_mcp_gateway.pipeline.errand import Means
 from open_mcp_gateway.pipeline.exchange import Exchange
-from open_mcp_gateway.pipeline.handles import MAY_NEED_TASKS, Handles, needs_tasks
+from open_mcp_gateway.pipeline.handles import MAY_NEED_TASKS, needs_tasks
 from open_mcp_gateway.pipeline.sink import HOLD_OPEN_S, DeferredSink, Sink, Waiting
 from open_mcp_gateway.pipeline.states import STATE, UNSTATED, StateSeal
 from open_mcp_gateway.protocol.eras import LATEST_MODERN, Era
@@ -92,9 +92,8 @@ def declares_tasks(capabilities: bytes | None) -> bool:
 class ModernFace:
     """Serves stateless requests, over HTTP and stdio alike."""
 
-    def __init__(self, means: Means, handles: Handles, seal: StateSeal) -> None:
+    def __init__(self, means: Means, seal: StateSeal) -> None:
         self._means = means
-        self._handles = handles
         self._seal = seal
         self._running: set[_ModernExchange] = set()
 
@@ -119,22 +118,16 @@ class ModernFace:
                 exchange.complete()
 
     def take(
-        self,
-        permit: Permit,
-        call: Call,
-        sent: Routing | None,
-        sink: Sink,
-        request_id: str,
-        *,
-        lease: Lease | None = None,
+        self, permit: Permit, call: Call, sent: Routing | None, sink: Sink, request_id: str
     ) -> Exchange:
-        """One request, with its outcome to ``sink``, maybe before this returns.
+        """``check`` and ``begin`` in one."""
+        return self.begin(permit, self.check(permit, call, sent), sent, sink, request_id)
 
-        ``sent`` is None without headers; ``lease`` is what an earlier request under the permit was
-        served by, if that still serves.
+    def check(self, permit: Permit, call: Call, sent: Routing | None) -> Call:
+        """``call`` as it goes on; ``sent`` is None without headers.
 
         Raises:
-            GatewayError: the request is at fault; nothing was sent or answered.
+            GatewayError: the request is at fault.
         """
         checked = climb(call, sent)
         if (
@@ -148,20 +141,38 @@ class ModernFace:
                 required={"extensions": {TASKS_EXTENSION: {}}},
             )
         caller, spec = permit.principal.key_id, permit.entry.spec
-        self._handles.check(caller, spec.id, checked)
+        self._means.handles.check(caller, spec.id, checked)
         if not UNSTATED.issuperset(checked.params or ()):
             checked = self._seal.opened(caller, spec.id, checked)
+        return checked
+
+    def begin(
+        self,
+        permit: Permit,
+        call: Call,
+        sent: Routing | None,
+        sink: Sink,
+        request_id: str,
+        *,
+        lease: Lease | None = None,
+    ) -> Exchange:
+        """A request that was checked, with its outcome to ``sink``, maybe before this returns.
+
+        ``lease`` is what an earlier request under the permit was served by, if that still serves.
+
+        Raises:
+            GatewayError: the request is at fault; nothing was sent or answered.
+        """
         exchange = _ModernExchange(
             self._means,
             permit,
-            checked,
+            call,
             sink,
-            manner=MODERN if spec.interactive else ANY_MANNER,
+            manner=MODERN if permit.entry.spec.interactive else ANY_MANNER,
             request_id=request_id,
             books=self._running,
             endless=call.method == LISTEN,
         )
-        exchange.handles = self._handles
         exchange.seal = self._seal
         exchange.again = False
         exchange.mirrored = sent if call.method == _CALL else None
@@ -176,6 +187,7 @@ class _ModernExchange(Exchange):
 
     __slots__ = ("again", "mirrored", "seal")
 
+    refines = True
     seal: StateSeal
     mirrored: Routing | None
     again: bool
@@ -195,7 +207,7 @@ class _ModernExchange(Exchange):
             result = encode({"resultType": "complete", "_meta": meta})
             self.sink.answer(response(self.call.id, result))
 
-    def run(self, lease: Lease) -> bool:
+    def _held_back(self, lease: Lease) -> bool:
         handshake = lease.peer.handshake
         if handshake.era is not Era.MODERN:
             text = "the server was opened with a session"
@@ -205,9 +217,9 @@ class _ModernExchange(Exchange):
         if sent is not None:
             fields = lease.peer.mirrored(sent.name or "")  # the tool's: rung 2 has compared them
             # Most tools have none; not known is another thing.
-            if (fields is None or fields) and self._waits_or_fails(lease.peer, sent, fields):
-                return True
-        return super().run(lease)
+            if fields is None or fields:
+                return self._waits_or_fails(lease.peer, sent, fields)
+        return False
 
     def _waits_or_fails(self, peer: Peer, sent: Routing, fields: Fields | None) -> bool:
         """Whether headers do not fit the arguments (server/tools#x-mcp-header), or it is yet to be
@@ -237,14 +249,10 @@ class _ModernExchange(Exchange):
         else:
             super().failed(error)
 
-    def answered(self, message: bytes, upstream_id: int) -> None:
+    def _refined(self, message: bytes) -> bytes:
         # Not ``in``, which tries for a number first and so takes twice as long.
-        if message.find(STATE) >= 0 or message.find(_ERROR) >= 0:
-            self._end(failed=False)  # before anything that can fail
-            message = self._reworded(message)
-        super().answered(message, upstream_id)
-
-    def _reworded(self, message: bytes) -> bytes:
+        if message.find(STATE) < 0 and message.find(_ERROR) < 0:
+            return message
         caller, server_id = self.permit.principal.key_id, self.permit.entry.spec.id
         message = self.seal.sealed(caller, server_id, self.call, message)
         if _ERROR in message:

@@ -67,7 +67,7 @@ class Place:
     def __init__(self, means: Means, desk: BrokenDesk) -> None:
         self.desk = desk
         self.sessions = Sessions(means)
-        self.modern = ModernFace(means, means.handles, StateSeal(means.clock))
+        self.modern = ModernFace(means, StateSeal(means.clock))
         self.endpoint = McpEndpoint(self.sessions, self.modern)
         self.permit = authorize_by_id(principal(), Permission.MCP_CALL, snapshot_of(spec("a")), "a")
 

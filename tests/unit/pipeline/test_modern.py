@@ -76,7 +76,7 @@ async def place(peer: ToolPeer | None = None) -> AsyncIterator[Place]:
     async with anyio.create_task_group() as tasks:
         desk, clock = OwnerDesk(HandLease(peer or ToolPeer())), LoopClock()
         means = Means(desk, tasks, clock, request_timeout_s=30, max_request_s=600)
-        yield Place(desk, ModernFace(means, means.handles, StateSeal(clock)))
+        yield Place(desk, ModernFace(means, StateSeal(clock)))
         tasks.cancel_scope.cancel()
 
 
