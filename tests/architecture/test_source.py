@@ -22,7 +22,6 @@ LONG_FILES: dict[str, int] = {
     "errors.py": 345,
     "outbound/duplex.py": 390,
     "outbound/http.py": 330,
-    "protocol/jsonrpc.py": 315,
 }
 
 

@@ -22,6 +22,7 @@ from open_mcp_gateway.errors import (
 )
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Manner, Peer
 from open_mcp_gateway.outbound.relation import LISTEN, SUBSCRIPTION_ID
+from open_mcp_gateway.outbound.tools import CALL
 from open_mcp_gateway.pipeline.errand import Means
 from open_mcp_gateway.pipeline.exchange import Exchange
 from open_mcp_gateway.pipeline.handles import MAY_NEED_TASKS, needs_tasks
@@ -52,8 +53,6 @@ _STATUS: Final = {MISSING_CLIENT_CAPABILITY: 400, METHOD_NOT_FOUND: 404}
 _BETWEEN_HOPS: Final = frozenset({HEADER_MISMATCH, UNSUPPORTED_VERSION})
 """What a server says of the gateway's own headers and revision. Passed on, the client would take it
 for a word about its own."""
-
-_CALL: Final = "tools/call"
 
 _ERROR: Final = b'"error"'
 """What is in every error response, and in few others."""
@@ -175,7 +174,7 @@ class ModernFace:
         )
         exchange.seal = self._seal
         exchange.again = False
-        exchange.mirrored = sent if call.method == _CALL else None
+        exchange.mirrored = sent if call.method == CALL else None
         self._running.add(exchange)
         exchange.start(lease)
         return exchange
@@ -214,12 +213,11 @@ class _ModernExchange(Exchange):
             self._settle(EraNotSpoken(text, spoken=(handshake.version,)))
             return True
         sent = self.mirrored
-        if sent is not None:
-            fields = lease.peer.mirrored(sent.name or "")  # the tool's: rung 2 has compared them
-            # Most tools have none; not known is another thing.
-            if fields is None or fields:
-                return self._waits_or_fails(lease.peer, sent, fields)
-        return False
+        if sent is None:
+            return False
+        fields = lease.peer.mirrored(sent.name or "")  # the tool's: rung 2 has compared them
+        # Most tools have none; not known is another thing.
+        return (fields is None or bool(fields)) and self._waits_or_fails(lease.peer, sent, fields)
 
     def _waits_or_fails(self, peer: Peer, sent: Routing, fields: Fields | None) -> bool:
         """Whether headers do not fit the arguments (server/tools#x-mcp-header), or it is yet to be

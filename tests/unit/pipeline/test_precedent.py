@@ -94,8 +94,10 @@ METHODS: Final = st.sampled_from(["tools/call", "tools/list", "tasks/get", "ping
 IDS: Final = st.sampled_from([1, 22, "a", "", 1.5, None, True, -3])
 
 
-@example({}, set(), {"name": "add"}, set(), META, reverse=False)
-@example({"id": 1.5}, set(), {}, set(), META, reverse=False)
+@example(changes={}, gone=set(), params={"name": "add"}, without=set(), meta=META, reverse=False)
+@example(changes={"id": 1.5}, gone=set(), params={}, without=set(), meta=META, reverse=False)
+@example(changes={}, gone={"id"}, params={}, without=set(), meta=META, reverse=False)
+@example(changes={}, gone=set(), params={}, without=set(), meta={}, reverse=False)
 @given(
     changes=st.fixed_dictionaries(
         {}, optional={"id": IDS, "method": METHODS, "jsonrpc": st.sampled_from(["2.0", "1.0", 2])}
