@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from msgspec import UNSET, Raw
+from msgspec import UNSET, Raw, structs
 
 from open_mcp_gateway.pipeline.handles import same_for_all
 from open_mcp_gateway.pipeline.states import UNSTATED
@@ -29,7 +29,8 @@ class Precedent:
     def __init__(self, method: Raw, params: Params, checked: Call) -> None:
         """``method`` and ``params`` as they came, ``checked`` as they go on."""
         member = NAMED_BY.get(checked.method)
-        self._checked = checked
+        # Without its params, which would keep its whole body.
+        self._checked = structs.replace(checked, params=None)
         self._method = _own(method)
         self._names = list(params)
         self._meta = _own(params["_meta"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import tracemalloc
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -179,3 +181,16 @@ def test_little_is_kept(face: ModernFace) -> None:
     meta = {**META, "vendor": "x" * MAX_BYTES}
     long = CALL | {"params": {**CALL["params"], "_meta": meta}}
     assert first(face, long, head("tools/call", "echo")) is None
+
+
+def test_the_body_of_a_precedent_is_not_kept(face: ModernFace) -> None:
+    size = 1_000_000
+    members = CALL | {"params": {**CALL["params"], "arguments": {"text": "x" * size}}}
+    tracemalloc.start()
+    try:
+        kept = first(face, members, head("tools/call", "echo"))
+        gc.collect()
+        assert kept is not None
+        assert tracemalloc.get_traced_memory()[0] < size / 2
+    finally:
+        tracemalloc.stop()
