@@ -18,7 +18,6 @@ TYPICAL_LINES = 300
 MOST_LINES = 500
 # Files over TYPICAL_LINES and how long each may be. Numbers here only ever go down.
 LONG_FILES: dict[str, int] = {
-    "document/convert.py": 330,
     "errors.py": 345,
     "outbound/duplex.py": 390,
     "outbound/http.py": 330,

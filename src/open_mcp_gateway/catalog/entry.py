@@ -11,7 +11,8 @@ from open_mcp_gateway.catalog import check
 from open_mcp_gateway.catalog.masking import masked, secrets
 from open_mcp_gateway.catalog.model import CatalogEntry, ServerSpec
 from open_mcp_gateway.catalog.runtime import KINDS, RuntimeReader
-from open_mcp_gateway.document.convert import Pair, Reader, Special, is_null, suggestion
+from open_mcp_gateway.document.convert import Reader, Special, is_null, suggestion
+from open_mcp_gateway.document.texts import Pair
 from open_mcp_gateway.document.tree import Mapping, Node, Sequence, Tree, printable
 from open_mcp_gateway.errors import Problem
 from open_mcp_gateway.names import DEFAULT_NAMESPACE, ServerId

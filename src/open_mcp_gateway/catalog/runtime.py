@@ -20,8 +20,9 @@ from open_mcp_gateway.catalog.model import (
     Remote,
     Runtime,
 )
-from open_mcp_gateway.document.convert import Pair, Reader, Special, is_null
+from open_mcp_gateway.document.convert import Reader, Special, is_null
 from open_mcp_gateway.document.paths import absolute, unreadable
+from open_mcp_gateway.document.texts import Pair
 from open_mcp_gateway.document.tree import Mapping, Tree
 from open_mcp_gateway.errors import Problem
 

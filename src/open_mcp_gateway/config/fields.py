@@ -14,8 +14,9 @@ from msgspec import Meta, Struct, inspect
 
 from open_mcp_gateway.catalog.check import BOUNDS_S, DAY_S, wrong_url
 from open_mcp_gateway.config.model import ListenAddress, LogFormat, LogLevel, ServerTls
-from open_mcp_gateway.document.convert import Pair, Reader, Special
+from open_mcp_gateway.document.convert import Reader, Special
 from open_mcp_gateway.document.paths import unreadable
+from open_mcp_gateway.document.texts import Pair
 from open_mcp_gateway.document.tree import Kind, Mapping, Scalar, Sequence, Tree
 from open_mcp_gateway.errors import Problem
 from open_mcp_gateway.inbound.access_log import AccessLog

@@ -12,31 +12,18 @@ import functools
 import math
 import re
 from collections.abc import Callable, Iterable
-from collections.abc import Mapping as Environ
-from pathlib import Path
 from typing import Any, TypeAlias
 
 from msgspec import Struct, inspect
 
-from open_mcp_gateway.document.paths import absolute
-from open_mcp_gateway.document.substitute import Text, substitute
-from open_mcp_gateway.document.tree import Kind, Mapping, Node, Scalar, Sequence, Tree, printable
+from open_mcp_gateway.document.substitute import Text
+from open_mcp_gateway.document.texts import Pair, Texts
+from open_mcp_gateway.document.tree import Kind, Mapping, Scalar, Sequence, Tree, printable
 from open_mcp_gateway.errors import Problem
 
 _DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,18})")
 _TRUE = {"true", "yes", "on"}
 _FALSE = {"false", "no", "off"}
-
-
-class Pair(Struct, frozen=True):
-    """A value and what may be shown of it."""
-
-    real: Any
-    shown: Any
-
-    def __repr__(self) -> str:
-        """What may be shown alone."""
-        return f"<Pair {self.shown!r}>"
 
 
 class _Hidden(enum.Enum):
@@ -51,65 +38,8 @@ Special: TypeAlias = Callable[[Tree | None, Mapping], "Pair | None"]
 """Reads one field in its own way; gets None when the field is absent, and the mapping around it."""
 
 
-class Reader:
-    """Reads trees into structs; gathers problems, and the texts that were substituted."""
-
-    def __init__(self, environ: Environ[str, str], problems: list[Problem]) -> None:
-        self.environ = environ
-        self.problems = problems
-        self.parts: list[str] = []
-
-    def problem(self, node: Node, message: str) -> None:
-        self.problems.append(Problem(node.where, message))
-
-    def text(self, node: Tree) -> Text | None:
-        """A text after substitution; None, and problems, when it is not one."""
-        if not isinstance(node, Scalar):
-            self.wrong(node, "text")
-            return None
-        if node.kind is Kind.NULL:
-            self.problem(node, "is empty; write a value or remove the line")
-            return None
-        if node.kind is not Kind.TEXT:
-            self.problem(node, f"is {node.called}, not text; quote it")
-            return None
-        return self.substituted(node)
-
-    def ruled(self, node: Tree, rule: Callable[[str], str | None]) -> Pair | None:
-        """A text that ``rule`` finds nothing wrong with."""
-        found = self.text(node)
-        if found is None:
-            return None
-        mistake = rule(found.real)
-        if mistake is not None:
-            self._refuse(node, found, mistake)
-            return None
-        return Pair(found.real, found.shown)
-
-    def path(self, node: Tree, base: Path) -> Pair | None:
-        """A path as absolute text, seen from ``base``; masked as written if substituted."""
-        found = self.text(node)
-        if found is None:
-            return None
-        path = absolute(found.real, base, self.environ) if found.real.strip() else None
-        if path is None:
-            message = "'~' leads to no home folder" if found.real.strip() else "is an empty path"
-            self._refuse(node, found, f"{message}; write the whole path")
-            return None
-        return Pair(str(path), found.shown if found.substituted else str(path))
-
-    def substituted(self, node: Scalar) -> Text | None:
-        """Any scalar as a text after substitution."""
-        found = substitute(node.text, self.environ)
-        if isinstance(found, list):
-            for message in found:
-                self.problem(node, message)
-            return None
-        if "\0" in found.real:
-            self.problem(node, "holds a NUL character; remove it")
-            return None
-        self.parts.extend(found.parts)
-        return found
+class Reader(Texts):
+    """Reads trees into structs."""
 
     def struct(
         self, node: Tree, wanted: type[Struct], special: dict[str, Special] | None = None
@@ -192,11 +122,6 @@ class Reader:
         self.problem(node, f"missing required field '{name}'; add it")
         return None
 
-    def wrong(self, node: Tree, wanted: str) -> None:
-        """Reports a value of another kind than ``wanted``."""
-        mend = "write a value or remove the line" if node.called == "empty" else f"write {wanted}"
-        self.problem(node, f"must be {wanted}, but is {node.called}; {mend}")
-
     def _optional(self, node: Tree, wanted: inspect.UnionType) -> Pair | None:
         if is_null(node):
             return Pair(None, None)
@@ -229,18 +154,13 @@ class Reader:
             return None
         number = _parsed(found.real.strip(), whole)
         if number is None:
-            self._refuse(node, found, f"is not {called} in plain decimal; write e.g. 30")
+            self.refuse(node, found, f"is not {called} in plain decimal; write e.g. 30")
             return None
         low, high = wanted.ge, wanted.le
         if (low is not None and number < low) or (high is not None and number > high):
-            self._refuse(node, found, f"must be {_range(low, high)}")
+            self.refuse(node, found, f"must be {_range(low, high)}")
             return None
         return Pair(number, HIDDEN if found.substituted else number)
-
-    def _refuse(self, node: Tree, found: Text, message: str) -> None:
-        if found.substituted:
-            message += f" (the value comes from {', '.join(found.variables)})"
-        self.problem(node, message)
 
     def _bool(self, node: Tree) -> Pair | None:
         found = self._literal(node, {Kind.BOOL}, Kind.BOOL.value)
@@ -248,7 +168,7 @@ class Reader:
             return None
         word = found.real.strip().lower()
         if word not in _TRUE | _FALSE:
-            self._refuse(node, found, "must be true or false")
+            self.refuse(node, found, "must be true or false")
             return None
         answer = word in _TRUE
         return Pair(answer, HIDDEN if found.substituted else answer)
@@ -264,7 +184,7 @@ class Reader:
         if found.real in names:
             return Pair(cls(found.real), HIDDEN if found.substituted else cls(found.real))
         mend = "" if found.substituted else suggestion(found.real, names)
-        self._refuse(node, found, f"must be one of {', '.join(names)}{mend}")
+        self.refuse(node, found, f"must be one of {', '.join(names)}{mend}")
         return None
 
     def _tuple(self, node: Tree, item_type: inspect.Type) -> Pair | None:

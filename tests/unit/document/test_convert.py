@@ -11,8 +11,9 @@ from typing import Annotated, Any
 import pytest
 from msgspec import Meta, Struct, field, inspect
 
-from open_mcp_gateway.document.convert import Pair, Reader, suggest, suggestion
+from open_mcp_gateway.document.convert import Reader, suggest, suggestion
 from open_mcp_gateway.document.source import parse_document
+from open_mcp_gateway.document.texts import Pair
 from open_mcp_gateway.errors import Problem
 
 
