@@ -9,6 +9,7 @@ from typing import Final
 
 import pytest
 
+from open_mcp_gateway.inbound.handlers import MANAGEMENT_BODY_BYTES
 from open_mcp_gateway.inbound.hot import (
     ANSWER_READ_S,
     DRAIN_S,
@@ -47,6 +48,13 @@ def roomy(request: pytest.FixtureRequest) -> Iterator[Face]:
     with face(request.param, server("echo", "echo"), server("huge", "huge_reply")) as running:
         yield running
         running.at_rest()
+
+
+@pytest.fixture(scope="module", params=ALL)
+def spacious(request: pytest.FixtureRequest) -> Iterator[Face]:
+    """As ``roomy``, behind every class."""
+    with face(request.param) as running:
+        yield running
 
 
 def post(*headers: tuple[bytes, bytes], path: bytes = b"/mcp") -> bytes:
@@ -96,7 +104,9 @@ def test_too_long_in_chunks(front: Face) -> None:
         assert_too_large(wire.receive())
 
 
-@pytest.mark.parametrize("target", [b"/mcp", b"/rpc", b"/servers/echo/start", b"/nowhere"])
+@pytest.mark.parametrize(
+    "target", [b"/mcp", b"/rpc", b"/auth/explain", b"/servers/echo/start", b"/nowhere"]
+)
 def test_the_size_is_looked_at_before_the_route(front: Face, target: bytes) -> None:
     with front.connect() as wire:
         wire.send(post((b"Content-Length", b"%d" % (LIMIT + 1)), path=target))
@@ -108,6 +118,55 @@ def test_no_invitation_for_too_much(front: Face) -> None:
         expect = (b"Expect", b"100-continue")
         wire.send(post((b"Content-Length", b"%d" % (LIMIT + 1)), expect))
         assert_too_large(wire.receive())
+
+
+EXPLAIN: Final = b"/auth/explain"
+
+
+def assert_over_own_limit(answer: Answer) -> None:
+    assert answer.status == 413, answer
+    told = json.loads(answer.body)
+    expected = f"the body is over {MANAGEMENT_BODY_BYTES} bytes, the most for this path"
+    assert (told["code"], told["message"]) == ("too_large", expected)
+
+
+@pytest.mark.parametrize("expects", [(), ((b"Expect", b"100-continue"),)], ids=["", "expects"])
+def test_too_long_for_its_path(spacious: Face, expects: tuple[tuple[bytes, bytes], ...]) -> None:
+    """Answered before one byte of it was sent, the first time and when the same head comes again
+    that was let in with a shorter body."""
+    with spacious.connect() as wire:
+        for _ in range(3):
+            wire.send(post((b"Content-Length", b"1"), path=EXPLAIN) + b"[")
+            assert wire.receive().status == 400
+        too_long = (b"Content-Length", b"%d" % (MANAGEMENT_BODY_BYTES + 1))
+        wire.send(post(too_long, *expects, path=EXPLAIN))
+        assert_over_own_limit(wire.receive())
+
+
+def test_too_long_for_its_path_in_chunks(spacious: Face) -> None:
+    """Answered before the end of it, which never comes."""
+    size = MANAGEMENT_BODY_BYTES // 2
+    chunk = b"%x\r\n%b\r\n" % (size, b" " * size)
+    with spacious.connect() as wire:
+        wire.send(post(CHUNKED, path=EXPLAIN) + chunk * 2 + b"1\r\n[\r\n")
+        assert_over_own_limit(wire.receive())
+
+
+def test_the_most_that_a_path_takes(spacious: Face) -> None:
+    size = MANAGEMENT_BODY_BYTES
+    with spacious.connect() as wire:
+        for _ in range(2):
+            wire.send(post((b"Content-Length", b"%d" % size), path=EXPLAIN) + b"[" * size)
+            assert wire.receive().status == 400
+            wire.send(post(CHUNKED, path=EXPLAIN) + b"%x\r\n%b\r\n0\r\n\r\n" % (size, b"[" * size))
+            assert wire.receive().status == 400
+
+
+def test_too_long_for_its_path_and_nobody_knows_whose(spacious: Face) -> None:
+    too_long = (b"Content-Length", b"%d" % (MANAGEMENT_BODY_BYTES + 1))
+    with spacious.connect() as wire:
+        wire.send(request(EXPLAIN, JSON, too_long, method=b"POST"))
+        assert wire.receive().status == 401
 
 
 @pytest.mark.parametrize("framing", ["length", "chunks"])

@@ -11,7 +11,7 @@ from open_mcp_gateway.auth.credential import RawHeaders
 from open_mcp_gateway.auth.identify import Holding
 from open_mcp_gateway.auth.principal import Principal
 from open_mcp_gateway.errors import GatewayError, WrongKey
-from open_mcp_gateway.inbound.arrival import Arrival
+from open_mcp_gateway.inbound.arrival import UNKNOWN_SIZE, Arrival
 from open_mcp_gateway.names import KeyId
 from open_mcp_gateway.pipeline.reply import Reply
 
@@ -41,6 +41,9 @@ class Admitted(Struct, frozen=True):
 
     by: Authenticator | None = None
     """Who let it in."""
+
+    most_bytes: int = UNKNOWN_SIZE
+    """What its path takes of a body, where that is bounded by itself."""
 
     def check_still_in_force(self, authenticator: Authenticator, now_s: float) -> None:
         """A body can take its time, and what begins after the end of a key would not end with it.

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import anyio
 
 from open_mcp_gateway.errors import GatewayError
+from open_mcp_gateway.inbound.admission import Admitted
 from open_mcp_gateway.inbound.arrival import Arrival
 from open_mcp_gateway.inbound.dispatch import Dispatcher
 from open_mcp_gateway.inbound.outlet import COMMENT_S, MAX_UNSENT_BYTES
@@ -53,7 +54,7 @@ class Application:
         try:
             arrival.check_size()
             admitted = self.dispatcher.admit(arrival, http_version=scope["http_version"])
-            body = b"" if admitted.ready else await self._body(receive)
+            body = b"" if admitted.ready else await self._body(admitted, receive)
             if body is None:
                 return
         except GatewayError as error:
@@ -97,17 +98,18 @@ class Application:
             tasks.cancel_scope.cancel()
         return stayed
 
-    async def _body(self, receive: Receive) -> bytes | None:
+    async def _body(self, admitted: Admitted, receive: Receive) -> bytes | None:
         """The whole body, None if the client left. Raises TooLarge as soon as it is over."""
         body = bytearray()
+        dispatcher, most_bytes = self.dispatcher, admitted.most_bytes
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return None
             chunk = message.get("body", b"")
             body += chunk
-            if len(body) > self.dispatcher.max_body_bytes:
-                raise self.dispatcher.too_large()
+            if len(body) > min(dispatcher.max_body_bytes, most_bytes):
+                raise dispatcher.too_large(most_bytes)
             if not message.get("more_body", False):
                 return bytes(body)
 

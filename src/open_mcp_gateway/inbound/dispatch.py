@@ -33,6 +33,7 @@ from open_mcp_gateway.inbound.handlers import (
     Probe,
     check_body,
     check_json,
+    most_bytes_of,
 )
 from open_mcp_gateway.inbound.managed import Managed
 from open_mcp_gateway.inbound.origin import OriginPolicy
@@ -111,8 +112,9 @@ class Dispatcher:
         arrival.key_id = principal.key_id
         self.used.add(principal.key_id)
         arrival.check_coding()
-        if self.max_body_bytes < arrival.pending_bytes() < UNKNOWN_SIZE:
-            raise self.too_large()
+        most_bytes = self._most_bytes(arrival)
+        if min(self.max_body_bytes, most_bytes) < arrival.pending_bytes() < UNKNOWN_SIZE:
+            raise self.too_large(most_bytes)
         expect = arrival.header(b"expect")
         # Not of HTTP/1.0, and of no use where no body follows (RFC 9110 section 10.1.1).
         continues = (
@@ -122,12 +124,14 @@ class Dispatcher:
             and arrival.pending_bytes() > 0
         )
         ends_s = holding.closes_at_s
-        return Admitted(arrival, None, principal, continues, ends_s, self.authenticator)
+        by = self.authenticator
+        return Admitted(arrival, None, principal, continues, ends_s, by, most_bytes)
 
     def readmit(self, before: Admitted, arrival: Arrival) -> Admitted:
         """What ``admit`` would say of ``arrival``, the next request with the head of ``before``.
 
-        Only as long as ``policies`` are what they were: the answer depends on nothing else.
+        Only as long as ``policies`` are what they were, the answer depends on nothing else; and not
+        where the path has a bound of its own, ``before.most_bytes``.
 
         Raises:
             TooLarge: by what this one declares.
@@ -152,9 +156,18 @@ class Dispatcher:
         """Whether nothing is written down of a request that succeeds."""
         return self.access_log is not AccessLog.ALL and not log.isEnabledFor(TRACE)
 
-    def too_large(self) -> TooLarge:
-        """The refusal of a body over the limit."""
+    def too_large(self, most_bytes: int = UNKNOWN_SIZE) -> TooLarge:
+        """The refusal of a body over the limit, or over ``most_bytes``, the path's own if lower."""
+        if most_bytes < self.max_body_bytes:
+            return TooLarge(f"the body is over {most_bytes} bytes, the most for this path")
         return TooLarge(f"the body is over {self.max_body_bytes} bytes (max_body_bytes)")
+
+    def _most_bytes(self, arrival: Arrival) -> int:
+        """What the path takes by itself; of one that is not there it is said later."""
+        try:
+            return most_bytes_of(self.router.match(arrival.method, arrival.path).route.handler)
+        except GatewayError:
+            return UNKNOWN_SIZE
 
     def handle(self, admitted: Admitted, body: bytes, responder: Responder) -> Abandonable | None:
         """Serve a request that was let in; ``responder`` hears of it, maybe before this returns.

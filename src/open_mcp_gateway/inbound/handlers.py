@@ -11,7 +11,7 @@ from msgspec import UNSET, Raw, Struct
 from open_mcp_gateway.access.permit import Clearance, Permit
 from open_mcp_gateway.auth.principal import Principal
 from open_mcp_gateway.errors import InvalidRequest, MalformedMessage, UnsupportedMedia
-from open_mcp_gateway.inbound.arrival import Arrival
+from open_mcp_gateway.inbound.arrival import UNKNOWN_SIZE, Arrival
 from open_mcp_gateway.pipeline.reply import Reply, Responder
 from open_mcp_gateway.protocol.messages import Message, text_of
 from open_mcp_gateway.protocol.surrogates import Lenient
@@ -106,6 +106,12 @@ class McpVisits(Struct, frozen=True):
 Handler: TypeAlias = (
     Probe | OnGateway | OnServer | OnRequest | OnCaller | McpPoint | McpStream | McpVisits
 )
+
+
+def most_bytes_of(handler: Handler) -> int:
+    """How long a body may be for it alone; ``UNKNOWN_SIZE`` where the gateway's limit is the only
+    one."""
+    return handler.max_body_bytes if isinstance(handler, OnRequest | OnCaller) else UNKNOWN_SIZE
 
 
 def check_json(arrival: Arrival) -> None:

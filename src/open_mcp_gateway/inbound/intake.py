@@ -12,7 +12,7 @@ from collections.abc import Callable
 import httptools
 
 from open_mcp_gateway.errors import GatewayError, HeadTooLarge, MalformedMessage
-from open_mcp_gateway.inbound.arrival import MAX_HEAD_BYTES, Arrival
+from open_mcp_gateway.inbound.arrival import MAX_HEAD_BYTES, UNKNOWN_SIZE, Arrival
 from open_mcp_gateway.inbound.dispatch import Dispatcher
 from open_mcp_gateway.inbound.known import Known
 from open_mcp_gateway.inbound.turn import Line, Turn
@@ -190,7 +190,7 @@ class Intake:
             self._enqueue_without_body(turn)
         elif admitted.expects_continue:
             self.line.invite()
-        elif keep_alive:
+        elif keep_alive and admitted.most_bytes == UNKNOWN_SIZE:
             policies = self.dispatcher.policies
             self._known = Known(method, self.url, self.head, admitted, policies)
             self._covered = True
@@ -225,11 +225,12 @@ class Intake:
         if turn is None:
             return
         turn.size += len(body)
-        if turn.queued:
+        admitted = turn.admitted
+        if turn.queued or admitted is None:
             return
         turn.take(body)
-        if turn.size > self.dispatcher.max_body_bytes:
-            self._refuse(turn, self.dispatcher.too_large())
+        if turn.size > self.dispatcher.max_body_bytes or turn.size > admitted.most_bytes:
+            self._refuse(turn, self.dispatcher.too_large(admitted.most_bytes))
         elif turn.size > AHEAD_BYTES:
             self.line.large_body()
 

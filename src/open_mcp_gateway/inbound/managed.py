@@ -13,7 +13,7 @@ from open_mcp_gateway.access.authorize import authorize_by_id, require
 from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.auth.principal import Permission, Principal
 from open_mcp_gateway.catalog.model import Snapshot
-from open_mcp_gateway.errors import Draining, GatewayError, InternalError, TooLarge
+from open_mcp_gateway.errors import Draining, GatewayError, InternalError
 from open_mcp_gateway.inbound.arrival import Arrival
 from open_mcp_gateway.inbound.handlers import (
     Handler,
@@ -55,15 +55,10 @@ class Managed:
         """Serve one request; ``responder`` hears of the outcome later.
 
         Raises:
-            TooLarge: the body is more than this route reads.
             GatewayError: it may not be served; no answer was given yet.
         """
         route, permit = match.route, None
         permission, handler = route.permission, route.handler
-        if isinstance(handler, OnRequest | OnCaller) and len(body) > handler.max_body_bytes:
-            raise TooLarge(
-                f"the body is over {handler.max_body_bytes} bytes, the most for this path"
-            )
         work: Callable[[], Awaitable[Reply]] | None = None
         if isinstance(permission, Permission):
             if isinstance(handler, OnGateway):
