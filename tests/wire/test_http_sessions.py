@@ -223,10 +223,11 @@ async def test_closing_does_not_wait_for_what_a_server_says_again() -> None:
             await line.reply(b"", "404 Not Found")
 
         server.behave = silent
-        with pytest.raises(UpstreamBroken):
-            await ask(peer, "tools/call", CALL)
+        _, called = start(peer, "tools/call", CALL)
         await server.saw(lambda: server.methods().count("server/discover") == 2)
         await peer.aclose()
+        with pytest.raises(UpstreamBroken):
+            await called.message()
 
 
 # The same where there are sessions

@@ -23,6 +23,7 @@ from tests.wire.faces import face
 from tests.wire.mcp_client import remote
 from tests.wire.remotes import (
     INITIALIZED,
+    Behaviour,
     Line,
     Request,
     ask,
@@ -105,32 +106,76 @@ async def _both_eras(request: Request, line: Line) -> None:
         await line.reply(b"", "405 Method Not Allowed")
 
 
+_MISSING = b'{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"Missing session ID"}}'
+_in_sessions = sessions(plain)
+
+
+def _sessions_only(status: str, body: bytes) -> Behaviour:
+    """What is said outside a session is answered like this."""
+
+    async def behave(request: Request, line: Line) -> None:
+        outside = request.verb == "POST" and "mcp-session-id" not in request.headers
+        if outside and request.method != "initialize":
+            await line.reply(body, status)
+        else:
+            await _in_sessions(request, line)
+
+    return behave
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        ("400 Bad Request", _MISSING),
+        ("404 Not Found", b""),
+        ("404 Not Found", b"<h1>Not Found</h1>"),
+        ("405 Method Not Allowed", b""),
+        ("410 Gone", b""),
+    ],
+)
 async def test_a_call_refused_by_a_server_of_the_other_era_waits_for_what_it_speaks(
-    client: MakeClient,
+    client: MakeClient, status: str, body: bytes
 ) -> None:
+    later = _sessions_only(status, body)
     async with raw_server(modern(plain)) as server:
 
         def use() -> tuple[int, Any]:
             with face("hot", remote("x", server.url)) as front:
                 caller = client(front, "x")
                 assert caller.modern("tools/list").status == 200
-                server.behave = _sessions_only
+                server.behave = later
                 reply = caller.modern("tools/call", {"name": "a", "arguments": {}})
                 return reply.status, reply.error
 
-        status, error = await anyio.to_thread.run_sync(use)
-        assert (status, error["code"]) == (400, -32022)
+        answered, error = await anyio.to_thread.run_sync(use)
+        assert (answered, error["code"]) == (400, -32022)
         assert error["data"]["supported"] == ["2025-11-25"]
         assert server.methods().count("tools/call") == 1
 
 
-_MISSING = b'{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"Missing session ID"}}'
-_in_sessions = sessions(plain)
+@pytest.mark.parametrize("status", ["404 Not Found", "405 Method Not Allowed", "410 Gone"])
+async def test_a_call_refused_by_what_stood_in_for_a_server_goes_on_with_it(
+    client: MakeClient, status: str
+) -> None:
+    """As while a server is deployed anew behind something that answers in its absence."""
+    refusals = iter([status, status])
 
+    async def absent(request: Request, line: Line) -> None:
+        refusal = next(refusals, None)
+        if refusal is None:
+            await _stateless(request, line)
+        else:
+            await line.reply(b"", refusal)
 
-async def _sessions_only(request: Request, line: Line) -> None:
-    outside = request.verb == "POST" and "mcp-session-id" not in request.headers
-    if outside and request.method != "initialize":
-        await line.reply(_MISSING, "400 Bad Request")
-    else:
-        await _in_sessions(request, line)
+    async with raw_server(modern(plain)) as server:
+
+        def use() -> tuple[int, bool]:
+            with face("hot", remote("x", server.url)) as front:
+                caller = client(front, "x")
+                assert caller.modern("tools/list").status == 200
+                server.behave = absent
+                reply = caller.modern("tools/call", {"name": "a", "arguments": {}})
+                return reply.status, "result" in reply.message
+
+        assert await anyio.to_thread.run_sync(use) == (200, True)
+        assert server.methods().count("tools/call") == 2

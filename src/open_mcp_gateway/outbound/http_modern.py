@@ -75,7 +75,7 @@ class ModernPeer(HttpPeer):
         """Who waits for the same, elsewhere."""
         self._relisting: asyncio.TimerHandle | None = None
         self._doubt = Doubt(self._denied, self._judge_anew, self._believe)
-        self._refused: dict[HttpCall, tuple[Reply, Incoming]] = {}
+        self._refused: dict[HttpCall, tuple[Reply, Incoming | None]] = {}
         """By call the odd refusals that may have come from a server of the other era."""
 
     def learn_tools(self) -> None:
@@ -123,7 +123,8 @@ class ModernPeer(HttpPeer):
         # A modern server reads the id before it refuses.
         if reply.status in NO_ENDPOINT if answer is None else answer.id != call.id:
             self._doubt.arise()
-            if answer is not None and reply.status < 500:
+            # Where no endpoint took the call nothing was done either, with whatever body.
+            if reply.status < 500:
                 self._refused[call] = reply, answer
                 return True
         return False
