@@ -10,9 +10,10 @@ import pytest
 from open_mcp_gateway.errors import (
     GatewayError,
     UpstreamBroken,
+    UpstreamTimeout,
     UpstreamUnavailable,
 )
-from open_mcp_gateway.outbound import sse_channel
+from open_mcp_gateway.outbound import pool, sse_channel
 from open_mcp_gateway.outbound.settings import OutboundSettings
 from open_mcp_gateway.outbound.verdicts import EraVerdicts
 from open_mcp_gateway.protocol.eras import Era
@@ -22,6 +23,7 @@ from tests.wire.remotes import (
     Line,
     RawServer,
     Request,
+    answer_to,
     ask,
     http_and_sse,
     open_at,
@@ -30,6 +32,8 @@ from tests.wire.remotes import (
 )
 
 pytestmark = pytest.mark.anyio
+
+QUICK = b'{"name":"quick","arguments":{}}'
 
 
 @pytest.fixture
@@ -208,6 +212,66 @@ async def test_a_notification_that_nobody_takes_holds_up_the_calls_for_a_while_o
     async with raw_server(deaf) as server:
         peer = await open_at(server.url)
         await ask(peer, "tools/list")
+        await peer.aclose()
+
+
+async def test_a_post_without_a_response_keeps_its_connection_no_longer_than_its_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whether the call was answered on the stream, or ended otherwise."""
+    monkeypatch.setattr(sse_channel, "LOOK_S", 0.05)
+    monkeypatch.setattr(pool, "DRAIN_S", 0.1)
+    gone: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def on_the_stream_alone(request: Request, line: Line, stream: Line) -> None:
+        if b"quick" in request.body:
+            await stream.send(b"event: message\ndata: " + answer_to(request) + b"\n\n")
+        await line.gone()
+        gone.put_nowait(request.id)
+
+    # One connection is the stream's, and calls that left theirs busy would block the last one.
+    settings = OutboundSettings(max_connections_per_origin=4)
+    async with raw_server(http_and_sse(on_call=on_the_stream_alone)) as server:
+        peer = await open_at(server.url, settings=settings)
+        kept, lasting = start(peer, "tools/call", CALL)
+        await server.saw(lambda: server.methods().count("tools/call") == 1)
+        assert b'"ok"' in await ask(peer, "tools/call", QUICK)
+        called_off, _ = start(peer, "tools/call", CALL)
+        await server.saw(lambda: server.methods().count("tools/call") == 3)
+        called_off.cancel("enough")
+        ended = {await asyncio.wait_for(gone.get(), 60) for _ in range(2)}
+        ids = [request.id for request in server.requests if request.method == "tools/call"]
+        assert ended == set(ids[1:])
+        for _ in range(3):
+            assert b'"ok"' in await ask(peer, "tools/call", QUICK)
+        assert not lasting.settled
+        kept.cancel("enough")
+        await peer.aclose()
+
+
+async def test_what_waits_for_a_connection_is_not_sent_once_its_call_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sse_channel, "LOOK_S", 0.05)
+    monkeypatch.setattr(sse_channel, "BARRIER_S", 0.05)
+
+    async def respond_late(request: Request, line: Line, stream: Line) -> None:
+        if b"quick" in request.body:
+            await line.reply(b"", "202 Accepted")
+            await stream.send(b"event: message\ndata: " + answer_to(request) + b"\n\n")
+        else:
+            await line.gone()
+
+    settings = OutboundSettings(max_connections_per_origin=2)
+    async with raw_server(http_and_sse(on_call=respond_late)) as server:
+        peer = await open_at(server.url, settings=settings)
+        holding, _ = start(peer, "tools/call", CALL)
+        await server.saw(lambda: server.methods().count("tools/call") == 1)
+        with pytest.raises(UpstreamTimeout):
+            await ask(peer, "prompts/get", CALL, within_s=0.2)
+        holding.cancel("enough")
+        assert b'"ok"' in await ask(peer, "tools/call", QUICK)
+        assert "prompts/get" not in server.methods()
         await peer.aclose()
 
 

@@ -53,5 +53,8 @@ class Receiver(Protocol):
     def undelivered(self, upstream_id: int, error: GatewayError, *, doubtful: bool) -> None:
         """The request did not get to the server; ``doubtful``: nobody can tell whether it did."""
 
+    def awaits(self, upstream_id: int) -> bool:
+        """Whether the request has no outcome yet."""
+
     def lost(self, loss: Loss) -> None:
         """The connection is over without ``aclose``; nothing follows."""

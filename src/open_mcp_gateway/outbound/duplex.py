@@ -268,6 +268,9 @@ class DuplexPeer:
         if entry is not None:
             entry.waiter.failed(entry.in_doubt(error) if doubtful else error)
 
+    def awaits(self, upstream_id: int) -> bool:
+        return upstream_id in self._inflight
+
     def lost(self, loss: Loss) -> None:
         if self._loss is not None or self._closing:
             return

@@ -19,6 +19,9 @@ from open_mcp_gateway.outbound.link import Link
 BARRIER_S = 10.0
 """How long what is to be sent waits for the response to the notification before it."""
 
+LOOK_S = 5.0
+"""How often it is looked for POSTs that have outlived their calls."""
+
 _UNKNOWN = 404
 _PING = b'{"jsonrpc":"2.0","id":"still-there","method":"ping"}'
 
@@ -31,7 +34,9 @@ class SseChannel:
         "_barrier",
         "_closed",
         "_link",
+        "_look",
         "_post_head",
+        "_posts",
         "_receiver",
         "_stream",
         "_timer",
@@ -51,6 +56,9 @@ class SseChannel:
         self._timer: asyncio.TimerHandle | None = None
         """Of the barrier, or of the one before."""
         self._waiting: deque[_Post] = deque()
+        self._posts: dict[_Post, int] = {}
+        """Those of requests that have no response yet, with the id of each."""
+        self._look: asyncio.TimerHandle | None = None
         self._closed = False
         self.full = False
 
@@ -83,6 +91,10 @@ class SseChannel:
             self._barrier = post
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(BARRIER_S, self._give_up_on, post)
+        else:
+            self._posts[post] = post.upstream_id
+            if self._look is None:
+                self._look = asyncio.get_running_loop().call_later(LOOK_S, self._look_through)
         try:
             self._link.pool.submit(post)
         except Busy:
@@ -94,8 +106,24 @@ class SseChannel:
         self._link.pool.withdraw(post)
         self.posted(post, None)
 
+    def _look_through(self) -> None:
+        """Let go of the connections of POSTs whose calls are over: a server may never respond to
+        them. While a call lasts, so does its POST: servers respond at the end of their work, too,
+        and some break that off when the connection goes."""
+        self._look = None
+        for post, upstream_id in list(self._posts.items()):
+            if self._receiver is None or not self._receiver.awaits(upstream_id):
+                del self._posts[post]
+                if self._link.pool.waits(post):
+                    self._link.pool.withdraw(post)
+                else:
+                    self._link.pool.settled(post)
+        if self._posts:
+            self._look = asyncio.get_running_loop().call_later(LOOK_S, self._look_through)
+
     def posted(self, post: _Post, error: Fault | None) -> None:
         """A POST is over; ``error`` when the server did not take the message."""
+        self._posts.pop(post, None)
         if error is not None and post.upstream_id is not None and self._receiver is not None:
             reason = self._link.error(error)
             self._receiver.undelivered(post.upstream_id, reason, doubtful=error.doubtful)
@@ -138,8 +166,10 @@ class SseChannel:
     def _shut(self) -> None:
         self._closed = True
         self._waiting.clear()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._posts.clear()
+        for timer in (self._timer, self._look):
+            if timer is not None:
+                timer.cancel()
 
     def refusal(self, status: int) -> str:
         """What a POST's status says."""
