@@ -59,7 +59,8 @@ ALONE = Config(
 idle one would lose what it remembers. A catalog entry may still say otherwise."""
 
 THEIR_OWN_S = 7 * 24 * 3600.0
-"""Bound on calls through a gateway, which has times of its own that are to hold."""
+"""Bound on calls through a gateway, which has times of its own that are to hold. Whether it is
+still there is asked meanwhile: ``outbound/pulse.py``."""
 
 
 class Stopping:

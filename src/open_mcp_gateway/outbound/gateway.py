@@ -22,10 +22,12 @@ from open_mcp_gateway.errors import (
 from open_mcp_gateway.names import ServerId
 from open_mcp_gateway.outbound.answer import Reply
 from open_mcp_gateway.outbound.endpoint import Endpoint
+from open_mcp_gateway.outbound.http import HttpPeer
 from open_mcp_gateway.outbound.link import Link
 from open_mcp_gateway.outbound.open import Opener
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Manner, Peer
 from open_mcp_gateway.outbound.proxy import Proxy
+from open_mcp_gateway.outbound.pulse import Pulse
 from open_mcp_gateway.outbound.remote import open_remote
 from open_mcp_gateway.outbound.settings import OutboundSettings
 from open_mcp_gateway.outbound.verdicts import EraVerdicts
@@ -72,6 +74,17 @@ class GatewayLink(Link):
         """``key_hint`` says how to mend a key that is refused."""
         super().__init__(entry, endpoint, proxy, context, settings)
         self._key_hint = key_hint
+        self._pulse: Pulse | None = None
+
+    def watch(self, peer: HttpPeer) -> None:
+        """Lose ``peer``, which goes by this link, when the gateway hangs during its calls."""
+        self._pulse = Pulse(peer)
+
+    async def aclose(self) -> None:
+        """See ``Link``."""
+        if self._pulse is not None:
+            await self._pulse.stop()
+        await super().aclose()
 
     def text(self, rest: str) -> str:
         return self.entry.scrub(f"the gateway at {self.endpoint.origin} {rest}")
@@ -135,11 +148,14 @@ def gateway_opener(
 
     async def open_entry(entry: CatalogEntry, manner: Manner = ANY_MANNER) -> Peer:
         try:
-            return await open_remote(entry, manner, settings, verdicts, environ, link=link)
+            peer = await open_remote(entry, manner, settings, verdicts, environ, link=link)
         except EraNotSpoken:
             raise
         except UpstreamError as error:
             raise UpstreamUnavailable(error.public) from error
+        if isinstance(peer, HttpPeer) and isinstance(peer.link, GatewayLink):
+            peer.link.watch(peer)
+        return peer
 
     return open_entry
 
