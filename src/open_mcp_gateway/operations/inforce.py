@@ -27,10 +27,6 @@ class Configured(Struct, frozen=True, kw_only=True):
     keys: tuple[KeyRecord, ...] = ()
     roles: Roles = ROLES
 
-    def digests(self) -> frozenset[bytes]:
-        """Of all keys."""
-        return frozenset(digest for record in self.keys for digest in record.digests)
-
 
 @final
 class KeysInForce:
@@ -172,18 +168,27 @@ def _new(one: KeyRecord | TenantRecord, known: KeyRecord | TenantRecord | None) 
     return known is None or one.rev > known.rev
 
 
+def digests_of(keys: Iterable[KeyRecord]) -> frozenset[bytes]:
+    """Of all ``keys``."""
+    return frozenset(digest for record in keys for digest in record.digests)
+
+
+def without_taken(record: KeyRecord, taken: frozenset[bytes]) -> KeyRecord:
+    """A stored key as it is in force beside the secrets of the configuration, ``taken``.
+
+    Without its own where one is among them: nobody could say whose that is, so only the configured
+    one opens. The other is still shown, and can be revoked."""
+    return record if taken.isdisjoint(record.digests) else replace(record, digests=())
+
+
 def _free(keys: Iterable[KeyRecord], configured: Configured) -> list[KeyRecord]:
-    """``keys``, without their secrets where one is that of a configured key: nobody could say whose
-    it is, so only the configured one opens. They are still shown, and can be revoked."""
-    taken = configured.digests()
+    taken = digests_of(configured.keys)
     free = []
     for one in keys:
-        if taken.isdisjoint(one.digests):
-            free.append(one)
-            continue
-        free.append(replace(one, digests=()))
-        log.error(
-            "a stored key has the secret of a configured one and is left out",
-            extra={"key_id": one.id, "mend": "give the one of the file another secret"},
-        )
+        free.append(without_taken(one, taken))
+        if free[-1] is not one:
+            log.error(
+                "a stored key has the secret of a configured one and is left out",
+                extra={"key_id": one.id, "mend": "give the one of the file another secret"},
+            )
     return free

@@ -20,6 +20,7 @@ from open_mcp_gateway.keystore.store import Transaction
 from open_mcp_gateway.names import TENANT_ID, KeyId, TenantId, alike
 from open_mcp_gateway.operations.admins import check_an_admin_stays, is_admin
 from open_mcp_gateway.operations.editing import check_moments, patched_key
+from open_mcp_gateway.operations.inforce import digests_of, without_taken
 from open_mcp_gateway.operations.local import LOCAL
 from open_mcp_gateway.operations.minting import Rights, check_below, check_subset
 from open_mcp_gateway.operations.requests import KeyCreate, KeyPatch, end_s
@@ -130,8 +131,9 @@ class KeyWork:
         """Raises Conflict if no administrator is left when ``before`` becomes ``after``."""
         if not any(is_admin(one, self.now_s) for one in before):
             return  # All keys of the platform are read below: others wait for that.
-        changed = {one.id: one for one in after}
-        stored = self.tx.keys_of(PLATFORM)
+        taken = digests_of(self.ring.configured)
+        changed = {one.id: without_taken(one, taken) for one in after}
+        stored = [without_taken(one, taken) for one in self.tx.keys_of(PLATFORM)]
         check_an_admin_stays(self.ring.configured, stored, changed, self.now_s)
 
     def _giver(self, clearance: Clearance) -> Rights:

@@ -28,6 +28,7 @@ from open_mcp_gateway.errors import (
 )
 from open_mcp_gateway.names import KeyId
 from open_mcp_gateway.operations.admins import is_admin
+from open_mcp_gateway.operations.inforce import Configured
 from open_mcp_gateway.operations.listing import Filters
 from open_mcp_gateway.operations.requests import KeyImport, TenantCreate, TenantPatch
 from open_mcp_gateway.operations.tags import tag_of
@@ -387,6 +388,26 @@ def test_the_last_administrator_stays() -> None:
         await desk.patch(second, first, disabled=False)
         await desk.revoke(first, second)
         await refused(Conflict, "last_admin", desk.revoke(second, second))
+
+    tell(story)
+
+
+def test_an_administrator_without_a_secret_of_its_own_is_none() -> None:
+    """A configured key with the same secret is the one that opens, here to a tenant alone."""
+
+    async def story(desk: Desk) -> None:
+        first = (await desk.make(name="first", role="admin")).record
+        second = (await desk.make(name="second", role="admin")).record
+        tenants = tuple(desk.ring.tenants.values())
+        same = KeyRecord(
+            id=KeyId("config:a:k"), holder=A, name="k", role="caller", digests=first.digests
+        )
+        files = Configured(tenants=tenants, keys=(same,))
+        desk.in_force.adopt(files, desk.in_force.reconfigured(files))
+        await refused(Conflict, "last_admin", desk.revoke(second.id, second.id))
+        await refused(Conflict, "last_admin", desk.patch(second.id, second.id, disabled=True))
+        await desk.patch(first.id, second.id, name="f")
+        await desk.revoke(first.id, second.id)
 
     tell(story)
 
