@@ -16,17 +16,18 @@ def covering(outer: Iterable[Network]) -> Callable[[Network], bool]:
     spans = sorted(map(_span, outer))
     firsts = [first for first, _ in spans]
     # Of those that begin no later, the one that ends last covers whatever any of them covers.
-    lasts = list(accumulate((last for _, last in spans), max))
+    ends = list(accumulate((end for _, end in spans), max))
 
     def covers(inner: Network) -> bool:
-        first, last = _span(inner)
+        first, end = _span(inner)
         before = bisect_right(firsts, first)
-        return before > 0 and lasts[before - 1] >= last
+        return before > 0 and ends[before - 1] >= end
 
     return covers
 
 
 def _span(network: Network) -> tuple[tuple[int, int], tuple[int, int]]:
-    """First and last address; those of IPv6 come after all of IPv4."""
-    version = network.version
-    return (version, int(network[0])), (version, int(network[-1]))
+    """The first address, and what comes after the last; those of IPv6 come after all of IPv4."""
+    version, first = network.version, int(network.network_address)
+    addresses = 1 << (network.max_prefixlen - network.prefixlen)
+    return (version, first), (version, first + addresses)

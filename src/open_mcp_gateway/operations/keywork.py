@@ -123,9 +123,10 @@ class KeyWork:
 
     def check_below(self, records: Iterable[KeyRecord]) -> None:
         """Raises Escalation if one has more than the caller; itself anybody may change."""
+        done: dict[KeyId, Holding] = {}
         for one in records:
             if one.id != self.giver.principal.key_id:
-                check_below(self.giver, self._rights(one))
+                check_below(self.giver, self._rights(one, done))
 
     def check_admins(self, before: Iterable[KeyRecord], after: Iterable[KeyRecord]) -> None:
         """Raises Conflict if no administrator is left when ``before`` becomes ``after``."""
@@ -161,9 +162,10 @@ class KeyWork:
     def _own(self, record: KeyRecord) -> Holding:
         return holding_of(record, self._tenants(record), self.ring.roles)
 
-    def _rights(self, record: KeyRecord) -> Rights:
-        """What a key has at this moment."""
-        holding = holding_along(record, self._key, self._own, {})
+    def _rights(self, record: KeyRecord, done: dict[KeyId, Holding] | None = None) -> Rights:
+        """What a key has at this moment. ``done`` keeps what those above it have, for others that
+        are looked at before anything is written."""
+        holding = holding_along(record, self._key, self._own, {} if done is None else done)
         networks = holding.networks
         return Rights(
             principal=holding.principal,

@@ -13,7 +13,7 @@ from open_mcp_gateway.auth.principal import PLATFORM, Holder, Permission
 from open_mcp_gateway.auth.records import KeyRecord, Status
 from open_mcp_gateway.errors import Denied, Escalation, InvalidRequest, WrongKey
 from open_mcp_gateway.keystore.store import KeyStore, StoreChanges, Transaction
-from open_mcp_gateway.names import TenantId
+from open_mcp_gateway.names import KeyId, TenantId
 from open_mcp_gateway.operations.changes import Changer
 from open_mcp_gateway.operations.minting import effective
 from open_mcp_gateway.operations.requests import TenantCreate, TenantPatch
@@ -32,11 +32,15 @@ NARROWINGS: Final[tuple[tuple[dict[str, Any], tuple[str, ...]], ...]] = (
 
 
 class Watched:
-    """A store that tells of whom all keys were read within its transactions."""
+    """A store that tells which keys were read within its transactions."""
 
     def __init__(self, store: KeyStore) -> None:
         self._store = store
         self.read_whole: list[Holder] = []
+        """Of whom all were."""
+
+        self.read: list[KeyId] = []
+        """Each by itself."""
 
     def transact(
         self, work: Callable[[Transaction], Result], known_rev: int, known_tag: str
@@ -57,6 +61,10 @@ class _Watching:
     def keys_of(self, holder: Holder) -> list[KeyRecord]:
         self._told.read_whole.append(holder)
         return self._tx.keys_of(holder)
+
+    def key(self, key_id: KeyId) -> KeyRecord | None:
+        self._told.read.append(key_id)
+        return self._tx.key(key_id)
 
 
 async def narrowed(desk: Desk, scope: dict[str, Any]) -> Clearance:
@@ -266,5 +274,24 @@ def test_keys_of_the_platform_are_read_only_when_an_administrator_may_be_lost() 
         assert watched.read_whole == []
         await desk.patch(admin.record.id, name="x")
         assert watched.read_whole == [PLATFORM]
+
+    tell(story)
+
+
+def test_what_many_keys_have_from_one_is_worked_out_once() -> None:
+    """Each may have a hundred networks, and everybody else who changes a key waits."""
+
+    async def story(desk: Desk) -> None:
+        line = [(await desk.make(name="head", role="tenant-admin", tenant="a")).record.id]
+        for n in range(1, 6):
+            made = await desk.make(line[-1], name=f"k{n}", role="tenant-admin")
+            line.append(made.record.id)
+        for n in range(20):
+            await desk.make(line[-1], name=f"leaf{n}")
+        watched = Watched(desk.store)
+        desk.keys.changer = Changer(cast(KeyStore, watched), desk.in_force, desk._turn)
+        await desk.revoke(line[0], cascade=True)
+        assert sorted(watched.read) == sorted([line[0], *line]), "the head, to begin with"
+        assert all(one.revoked_at is not None for one in desk.stored.values())
 
     tell(story)
