@@ -182,6 +182,25 @@ def test_tags_of_old_changes_go(
     assert place.ask("SELECT rev FROM auth_changes ORDER BY rev") == [(4,), (5,), (6,)]
 
 
+def test_who_is_too_far_behind_reads_all_and_is_told_of_no_other_history(
+    store: KeyStore, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "KEPT", 3)
+    _, known = store.transact(put(a_key("k1")))
+    for number in range(2, 4):
+        store.transact(put(a_key(f"k{number}")))
+    near = store.read(known.rev, known.tag)
+    assert ([one.name for one in near.keys], near.whole) == (["k2", "k3"], False)
+    _, written = store.transact(put(a_key("k4")), known.rev, known.tag)
+    assert not written.rewritten
+    far = store.read(known.rev, known.tag)
+    assert (len(far.keys), far.whole, far.rewritten) == (4, True, False)
+    _, written = store.transact(put(a_key("k5")), known.rev, known.tag)
+    assert written.rewritten, "it may be, and must not be passed over"
+    place.alter("DELETE FROM auth_changes WHERE rev = 3")
+    assert store.read(3, near.tag).rewritten, "it is not too old to be there"
+
+
 def test_a_store_of_the_first_schema_goes_on(place: Place) -> None:
     store = place.create()
     store.transact(put(a_key("k")))

@@ -12,7 +12,7 @@ from typing import Final
 from open_mcp_gateway.keystore.migrate import Run, new_tag
 
 KEPT: Final = 10_000
-"""Changes whose tags are kept. Who is further behind reads everything anew."""
+"""Changes whose tags are kept. Who is further behind reads everything anew, and tells from that."""
 
 
 def tag_of(run: Run, rev: int) -> str:
@@ -21,9 +21,15 @@ def tag_of(run: Run, rev: int) -> str:
     return str(rows[0][0]) if rows else ""
 
 
-def is_rewritten(run: Run, rev: int, known_rev: int, known_tag: str | None) -> bool:
-    """Whether the history that led to ``rev`` is not the one that is known."""
-    return known_tag is not None and (rev < known_rev or tag_of(run, known_rev) != known_tag)
+def is_rewritten(run: Run, rev: int, known_rev: int, known_tag: str | None) -> bool | None:
+    """Whether the history that led to ``rev`` is not the one that is known; None: the tag that
+    would say so is so old that it is no longer kept."""
+    if known_tag is None:
+        return False
+    tag = tag_of(run, known_rev)
+    if not tag and known_rev <= rev - KEPT:
+        return None
+    return rev < known_rev or tag != known_tag
 
 
 def add(run: Run, rev: int) -> str:

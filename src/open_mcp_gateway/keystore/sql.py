@@ -245,7 +245,8 @@ def transact(
     """``KeyStore.transact``."""
     with database.changing() as run:
         before = current_rev(run)
-        rewritten = history.is_rewritten(run, before, known_rev, known_tag)
+        # Where nobody knows, what is written here must not be passed over either.
+        rewritten = history.is_rewritten(run, before, known_rev, known_tag) is not False
         change = SqlTransaction(run, before + 1)
         try:
             result = work(change)
@@ -273,7 +274,7 @@ def read(
     with database.reading() as run:
         rev, tag = position(run)
         rewritten = history.is_rewritten(run, rev, after_rev, known_tag)
-        whole = everything or rewritten or after_rev < 0
+        whole = everything or rewritten is not False or after_rev < 0
         since = [-1 if whole else after_rev]
         try:
             tenants = _tenants(run, "rev > ?", since)
@@ -286,7 +287,7 @@ def read(
         tenants=tuple(tenants),
         keys=tuple(keys),
         whole=whole,
-        rewritten=rewritten,
+        rewritten=rewritten is True,
     )
 
 

@@ -32,7 +32,8 @@ class StoreChanges(Struct, frozen=True, kw_only=True):
     """All there is, in place of whatever was known before."""
 
     rewritten: bool = False
-    """What was known before is not what this store has been through: a backup was restored."""
+    """What was known before is not what this store has been through: a backup was restored. Of what
+    is read it is known to be so, of what was written that may be too long ago to tell."""
 
 
 class Remembered(Struct, frozen=True, kw_only=True):

@@ -90,8 +90,9 @@ class Changer:
         async with self._lock:
             if self.keys.keyring is not before:
                 changes = replace(await _read(store, limiter), rewritten=changes.rewritten)
-            # What this process wrote itself may be newer than the revision it compared by.
-            if changes.rewritten or self.keys.is_ahead_of(changes):
+            # What this process wrote itself may be newer than the revision it compared by, and the
+            # store may have gone on for so long that it cannot tell by that.
+            if changes.rewritten or self.keys.contradicts(changes, rev_before):
                 log.warning(
                     "the key store went back in time: what was revoked since may open again",
                     extra={"rev": changes.rev, "rev_before": rev_before},

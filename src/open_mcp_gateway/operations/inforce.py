@@ -113,12 +113,12 @@ class KeysInForce:
         _say_unusable(stored)
         return self.keyring
 
-    def is_ahead_of(self, stored: StoreChanges) -> bool:
-        """Whether something is in force that ``stored``, all there is, does not know yet."""
-        keys = {one.id: one.rev for one in stored.keys}
-        tenants = {one.id: one.rev for one in stored.tenants}
-        return any(one.rev > keys.get(one.id, -1) for one in self._keys.values()) or any(
-            one.rev > tenants.get(one.id, -1) for one in self._tenants.values()
+    def contradicts(self, stored: StoreChanges, rev: int) -> bool:
+        """Whether ``stored``, all there is, cannot have come from what is in force, which is all
+        that there was up to ``rev``."""
+        keys, tenants = _revs(self._keys.values()), _revs(self._tenants.values())
+        return _contradict(keys, _revs(stored.keys), rev) or _contradict(
+            tenants, _revs(stored.tenants), rev
         )
 
     def stores(self, key_id: KeyId) -> bool:
@@ -162,6 +162,17 @@ def _say_unusable(stored: StoreChanges) -> None:
                 "a tenant of the store cannot be read and reaches nothing",
                 extra={"tenant": tenant.id, "columns": tenant.unusable, "mend": mend},
             )
+
+
+def _revs(records: Iterable[KeyRecord] | Iterable[TenantRecord]) -> dict[str, int]:
+    return {one.id: one.rev for one in records}
+
+
+def _contradict(known: Mapping[str, int], stored: Mapping[str, int], rev: int) -> bool:
+    """Nothing is ever removed from a store, so that what is known is still there or is newer there;
+    and what is no newer than ``rev`` was known."""
+    went_back = any(one > stored.get(key, -1) for key, one in known.items())
+    return went_back or any(known.get(key, -1) < one <= rev for key, one in stored.items())
 
 
 def _new(one: KeyRecord | TenantRecord, known: KeyRecord | TenantRecord | None) -> bool:

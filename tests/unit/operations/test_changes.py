@@ -15,6 +15,8 @@ import pytest
 from anyio import to_thread
 from msgspec.structs import replace
 
+from open_mcp_gateway.auth.records import KeyRecord
+from open_mcp_gateway.keystore import history
 from open_mcp_gateway.keystore.open import create_store, open_store
 from open_mcp_gateway.keystore.store import KeyStore, StoreChanges, Transaction
 from open_mcp_gateway.names import KeyId
@@ -231,3 +233,68 @@ def test_a_restore_is_said_even_before_news_of_own_changes(
         assert caplog.text == ""
 
     tell(story)
+
+
+def test_who_was_far_behind_catches_up_without_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "KEPT", 3)
+
+    async def story(desk: Desk) -> None:
+        backup = Backup(tmp_path)
+        at(desk, backup.store)
+        changed = (await desk.make(name="changed")).record
+        await desk.make(name="stays")
+        await desk.keys.changer.catch_up()
+        caplog.clear()
+        other = open_store("sqlite", path=backup.path)
+        OPEN.callback(other.close)
+        for moment in range(1, 6):
+            other.transact(put(replace(changed, revoked_at=float(moment))))
+        await desk.keys.changer.catch_up()
+        assert not is_live(desk, changed.id)
+        assert desk.in_force.rev == 7
+        assert caplog.text == ""
+
+    tell(story)
+
+
+@pytest.mark.parametrize("lost", ["key", "revocation", "both"])
+def test_a_restore_is_noticed_however_far_the_store_went_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    monkeypatch.setattr(history, "KEPT", 3)
+
+    async def story(desk: Desk) -> None:
+        backup = Backup(tmp_path)
+        at(desk, backup.store)
+        leaked = (await desk.make(name="leaked")).record
+        other = (await desk.make(name="other")).record
+        backup.take()
+        if lost == "key":
+            await desk.make(name="lost")
+        else:
+            await desk.revoke(leaked.id)
+        await desk.keys.changer.catch_up()
+        caplog.clear()
+        backup.put_back()
+        again = open_store("sqlite", path=backup.path)
+        OPEN.callback(again.close)
+        if lost == "both":
+            # What was revoked is newer here, too; but another key had a change of that time.
+            other = put_key(again, replace(other, hint="x"))
+            put_key(again, leaked)
+        new = replace(other, id=KeyId("key_new"), name="new", digests=(b"n" * 32,))
+        for number in range(5):
+            put_key(again, replace(new, hint=f"{number}"))
+        assert backup.store.wait_for_change(0)
+        await desk.keys.changer.catch_up()
+        assert "went back in time" in caplog.text
+        assert KeyId("key_new") in desk.ring.keys
+
+    tell(story)
+
+
+def put_key(store: KeyStore, record: KeyRecord) -> KeyRecord:
+    _, written = store.transact(put(record))
+    return written.keys[0]
