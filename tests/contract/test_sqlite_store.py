@@ -26,6 +26,11 @@ def mode(path: Path) -> int:
     return path.stat().st_mode & 0o777
 
 
+def journal_mode(path: Path) -> str:
+    with closing(sqlite3.connect(path)) as connection:
+        return str(connection.execute("PRAGMA journal_mode").fetchone()[0])
+
+
 def test_nobody_else_can_read_it(tmp_path: Path) -> None:
     path = tmp_path / "new/auth.db"
     before = os.umask(0)
@@ -62,9 +67,7 @@ def test_opening_makes_no_file(tmp_path: Path) -> None:
 def test_it_is_durable(tmp_path: Path) -> None:
     path = tmp_path / "auth.db"
     create_store("sqlite", path=path).close()
-    connection = sqlite3.connect(path)
-    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    connection.close()
+    assert journal_mode(path) == "wal"
 
 
 @pytest.mark.parametrize(
@@ -220,6 +223,31 @@ def test_a_file_that_was_put_in_its_place_is_the_store(tmp_path: Path) -> None:
     again = open_store("sqlite", path=path)
     assert again.read().rev == 2
     again.close()
+    store.close()
+
+
+def test_another_file_is_written_ahead_to_as_well(tmp_path: Path) -> None:
+    path = tmp_path / "auth.db"
+    store = create_store("sqlite", path=path)
+    store.transact(put(a_key("k")))
+    put_a_copy_in_its_place(path)
+    assert journal_mode(path) == "delete"
+    assert store.wait_for_change(0)
+    assert journal_mode(path) == "wal"
+    store.close()
+
+
+def test_a_file_of_something_else_in_its_place_stays_as_it_is(tmp_path: Path) -> None:
+    path, other = tmp_path / "auth.db", tmp_path / "other.db"
+    store = create_store("sqlite", path=path)
+    with closing(sqlite3.connect(other)) as connection, connection:
+        connection.execute("CREATE TABLE notes (text TEXT)")
+    content = other.read_bytes()
+    other.rename(path)
+    assert store.wait_for_change(0)
+    with pytest.raises(StoreUnavailable):
+        store.read()
+    assert path.read_bytes() == content
     store.close()
 
 

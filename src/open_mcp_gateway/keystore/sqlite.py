@@ -99,6 +99,7 @@ class SqliteStore(SqlStore):
             writer, _reader, watcher = opened
             writer.run("PRAGMA synchronous = FULL")
             writer.run("PRAGMA foreign_keys = ON")
+            _write_ahead(writer)
             self._seen = watcher, _data_version(watcher)
             undo.pop_all()
         self._file = file
@@ -247,7 +248,6 @@ def _prepare(path: Path, *, create: bool) -> None:
                 create=create,
                 place=str(path),
             )
-        _write_ahead(connection)
     finally:
         connection.close()
 
@@ -265,7 +265,10 @@ def _schema(run: Run, path: Path) -> int | None:
 
 
 def _write_ahead(connection: _Connection) -> None:
-    """Readers and the writer do not wait for each other. Kept in the file."""
+    """Readers and the writer do not wait for each other. Kept in the file, so that another one in
+    its place needs it anew; one that is no store stays as it is, and fails when it is read."""
+    if not connection.run("SELECT 1 FROM sqlite_master WHERE name = 'auth_meta'"):
+        return
     pause = threading.Event()
     for _ in range(round(BUSY_S / POLL_S)):
         try:
