@@ -34,8 +34,7 @@ def read_auth(root: Mapping, reader: Reader, base: Path, *, configured: bool) ->
         if node is not None:
             reader.wrong(node, "a mapping")
         return AuthBlock()
-    fields.unsupported(node, _LATER, reader.problems)
-    reader.unknown(node, ["require", "store", *_LATER])
+    reader.unknown(fields.supported(node, _LATER, reader.problems), ["require", "store"])
     place = node.entries.get("store")
     store = None if place is None else _store(place, reader, base)
     require = node.entries.get("require")

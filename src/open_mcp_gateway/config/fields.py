@@ -11,6 +11,7 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct, inspect
+from msgspec.structs import replace
 
 from open_mcp_gateway.catalog.check import BOUNDS_S, DAY_S, wrong_url
 from open_mcp_gateway.config.model import ListenAddress, LogFormat, LogLevel, ServerTls
@@ -198,12 +199,16 @@ def _check_pair(tls: ServerTls, node: Tree, reader: Reader) -> None:
         reader.problem(node, f"{message}, the key without a passphrase")
 
 
-def unsupported(node: Mapping, names: Iterable[str], problems: list[Problem]) -> None:
-    """A problem for every one of ``names`` that is there, whatever its value."""
-    for name in names:
-        if name in node.key_lines:
+def supported(node: Mapping, later: Iterable[str], problems: list[Problem]) -> Mapping:
+    """``node`` without what is for a ``later`` version, and a problem for each of those that is
+    there, whatever its value: no message about what may be written is to name them."""
+    key_lines, entries = node.key_lines.copy(), node.entries.copy()
+    for name in later:
+        if key_lines.pop(name, None) is not None:
+            entries.pop(name, None)
             dotted = f"{node.path}.{name}".removeprefix(".")
             message = (
                 f"'{dotted}' is not supported by this version of the gateway yet; remove the block"
             )
             problems.append(Problem(node.key_where(name), message))
+    return replace(node, key_lines=key_lines, entries=entries)

@@ -37,7 +37,6 @@ _OWN_WAY = (
     "tenants",
     "roles",
     "workers",
-    *_LATER,
 )
 
 
@@ -151,9 +150,10 @@ class _Load:
     def config(self, source: Path | None, overrides: Overrides) -> Config | None:
         """None when a problem was reported."""
         root = self._root
-        fields.unsupported(root, _LATER, self._problems)
         known: dict[str, Special] = dict.fromkeys(_OWN_WAY, lambda _node, _around: None)
-        plain = self._reader.struct(root, fields.Plain, known)
+        plain = self._reader.struct(
+            fields.supported(root, _LATER, self._problems), fields.Plain, known
+        )
         access = read_access(root, self._reader, self._base, self.warnings)
         auth = read_auth(root, self._reader, self._base, configured=access.configured)
         self._workers()

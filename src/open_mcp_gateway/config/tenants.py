@@ -122,8 +122,7 @@ class _Access:
             self._tenant(item, ids)
 
     def _tenant(self, node: Mapping, ids: dict[str, str]) -> None:
-        fields.unsupported(node, _LATER, self._reader.problems)
-        self._reader.unknown(node, [*TENANT_FIELDS, *_LATER])
+        self._known(node, TENANT_FIELDS)
         tenant = TenantId(self._unique(node, "id", _wrong_id, ids) or "")
         namespaces = self._namespaces(node)
         name = self._word(node, "name", None)
@@ -170,8 +169,7 @@ class _Access:
                 self._warnings.append(Problem(where, text + suggestion(pattern, given)))
 
     def _named(self, node: Mapping, tenant: TenantId, names: dict[str, str]) -> KeyRecord:
-        fields.unsupported(node, _LATER, self._reader.problems)
-        self._reader.unknown(node, [*NAMED_KEY_FIELDS, *_LATER])
+        self._known(node, NAMED_KEY_FIELDS)
         name = self._unique(node, "name", words.wrong_name, names) or ""
         key = self._key(node)
         if not any(field in node.entries for field in KEY_FIELDS):
@@ -195,6 +193,10 @@ class _Access:
         if start is not None and end is not None and end <= start:
             self._reader.problem(node.entries["expires_at"], "is not after not_before; mend one")
         return record
+
+    def _known(self, node: Mapping, names: tuple[str, ...]) -> None:
+        """A problem for every field that is none of ``names``."""
+        self._reader.unknown(fields.supported(node, _LATER, self._reader.problems), names)
 
     def _key(self, node: Mapping) -> FoundKey:
         key = self._secrets.read(node)

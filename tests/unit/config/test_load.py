@@ -160,7 +160,7 @@ KNOWN = (
     "health_check_interval_seconds, start_timeout_seconds, request_timeout_seconds, "
     "max_request_seconds, max_connections_per_server, max_body_bytes, cors_enabled, hot_reload, "
     "listen_addr, catalog_path, api_key, api_key_file, api_key_hash, cors_origins, allowed_hosts, "
-    "public_url, tls, auth, tenants, roles, workers, oauth, aggregate"
+    "public_url, tls, auth, tenants, roles, workers"
 )
 ANY = 'write [] for none, or ["*"] for any'
 
@@ -170,6 +170,9 @@ ANY = 'write [] for none, or ["*"] for any'
     [
         ("oauth: {}", f"oauth: 'oauth' {LATER}"),
         ("aggregate: {prefix: auto}", f"aggregate: 'aggregate' {LATER}"),
+        ("oaut: {}", "oaut: unknown field 'oaut'; did you mean 'auth'?"),
+        ("aggregates: {}", f"aggregates: unknown field 'aggregates'; {KNOWN}"),
+        ("auth: {peper: x}", "auth.peper: unknown field 'peper'; known are require, store"),
         ("auth: {pepper: }", f"auth.pepper: 'auth.pepper' {LATER}"),
         ("auth: {trusted_proxies: []}", f"auth.trusted_proxies: 'auth.trusted_proxies' {LATER}"),
         ("auth: {max_staleness: 5s}", f"auth.max_staleness: 'auth.max_staleness' {LATER}"),

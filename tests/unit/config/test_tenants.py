@@ -17,7 +17,7 @@ from open_mcp_gateway.auth.scope import ScopeText
 from open_mcp_gateway.config.load import LoadedConfig, Overrides, load_config
 from open_mcp_gateway.config.model import StoreLocation
 from open_mcp_gateway.config.secrets import FoundKey
-from open_mcp_gateway.config.tenants import Grant
+from open_mcp_gateway.config.tenants import NAMED_KEY_FIELDS, Grant
 from open_mcp_gateway.errors import InvalidConfig
 from open_mcp_gateway.names import KeyId, Namespace, TenantId
 
@@ -228,6 +228,7 @@ OWN_KEY = [
         ("tenants: [{id: a, namespaces: [n, Prod]}]", f"tenants[0].namespaces[1]: {NAMESPACE}"),
         ("tenants: [{id: a, namespaces: [~]}]", f"tenants[0].namespaces[0]: {VALUE}"),
         (a("namespace: x"), "tenants[0].namespace: unknown field 'namespace'; did you mean 'namespaces'?"),
+        (a("limit: {}"), "tenants[0].limit: unknown field 'limit'; known are id, api_key, api_key_file, api_key_hash, namespaces, role, name, keys"),
         (a("limits: {rpm: 1}"), f"tenants[0].limits: 'tenants[0].limits' {LATER}"),
         (a("role: opertor"), "tenants[0].role: is no role; did you mean 'operator'?"),
         (a("role: ''"), f"tenants[0].role: {STRIP}"),
@@ -244,6 +245,7 @@ OWN_KEY = [
         (a("keys: [{name: -ci, api_key: '${ONE}'}]"), f"tenants[0].keys[0].name: {NAME}"),
         (a("keys: [{name: ci, api_key: '${ONE}'}, {name: ci, api_key: '${TWO}'}]"), "tenants[0].keys[1].name: is that of 1 tenants[0].keys[0] as well; choose another"),
         (a("api_key: '${TWO}', keys: [{name: api_key, api_key: '${ONE}'}]"), "tenants[0].keys[0].name: is that of 1 tenants[0] as well; choose another"),
+        (ci("limit: {}"), f"tenants[0].keys[0].limit: unknown field 'limit'; known are {', '.join(NAMED_KEY_FIELDS)}"),
         (ci("limits: {}"), f"tenants[0].keys[0].limits: 'tenants[0].keys[0].limits' {LATER}"),
         (ci("tool: [x/y]"), "tenants[0].keys[0].tool: unknown field 'tool'; did you mean 'tools'?"),
         (ci("role: callr"), "tenants[0].keys[0].role: is no role; did you mean 'caller'?"),
