@@ -29,7 +29,7 @@ from open_mcp_gateway.config.secrets import FoundKey, KeyReader
 from open_mcp_gateway.document.convert import Reader, suggestion
 from open_mcp_gateway.document.tree import Mapping, Sequence, Tree
 from open_mcp_gateway.errors import Problem
-from open_mcp_gateway.names import TENANT_ID, KeyId, Namespace, TenantId
+from open_mcp_gateway.names import TENANT_ID, KeyId, Namespace, TenantId, alike
 
 TENANT_FIELDS = ("id", *KEY_FIELDS, "namespaces", "role", "name", "keys")
 NAMED_KEY_FIELDS = (
@@ -130,7 +130,7 @@ class _Access:
         own = self._key(node)
         names: dict[str, str] = {}
         if own.configured:
-            names[_OWN_KEY] = node.where
+            names[alike(_OWN_KEY)] = node.where
         if own.digest is not None:
             self.found_keys.append(
                 KeyRecord(
@@ -170,7 +170,7 @@ class _Access:
 
     def _named(self, node: Mapping, tenant: TenantId, names: dict[str, str]) -> KeyRecord:
         self._known(node, NAMED_KEY_FIELDS)
-        name = self._unique(node, "name", words.wrong_name, names) or ""
+        name = self._unique(node, "name", words.wrong_name, names, alike) or ""
         key = self._key(node)
         if not any(field in node.entries for field in KEY_FIELDS):
             self._reader.problem(node, f"has no key; add one of {', '.join(KEY_FIELDS)}")
@@ -233,16 +233,27 @@ class _Access:
         child = node.entries.get(field)
         return None if child is None else read(child)
 
-    def _unique(self, node: Mapping, field: str, rule: Rule, seen: dict[str, str]) -> str | None:
+    def _unique(
+        self,
+        node: Mapping,
+        field: str,
+        rule: Rule,
+        seen: dict[str, str],
+        same: Callable[[str], str] | None = None,
+    ) -> str | None:
+        """``seen`` has the place of what was there before; ``same`` gives what is compared."""
         child = node.entries.get(field)
         if child is None:
             self._reader.missing(node, field)
             return None
         text = words.read_word(child, self._reader, rule)
         if text is not None:
-            if text in seen:
-                self._reader.problem(child, f"is that of {seen[text]} as well; choose another")
-            seen.setdefault(text, node.where)
+            compared = text if same is None else same(text)
+            if compared in seen:
+                how = "" if same is None else ", whatever the case"
+                message = f"is that of {seen[compared]} as well{how}; choose another"
+                self._reader.problem(child, message)
+            seen.setdefault(compared, node.where)
         return text
 
     def _items(self, node: Tree) -> list[Mapping]:
