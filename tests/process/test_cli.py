@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from open_mcp_gateway import __version__
+from open_mcp_gateway.keystore.open import create_store
 from tests.gateway import DEMO
 from tests.process.talk import KEY, Caller, Json, Running, odd_server, run_gateway, wait_until
 
@@ -482,14 +483,25 @@ def test_keys_stay_out_of_every_log_at_every_level(tmp_path: Path) -> None:
         assert word not in log
 
 
-@pytest.mark.parametrize("command", [("client-config", "vscode", "--server", "time"), ("check",)])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("open-mcp-gateway", "client-config", "vscode", "--server", "time"),
+        ("open-mcp-gateway", "check"),
+        ("open-mcp-gateway", "serve", "--validate"),
+        ("gateway-http", "--validate"),
+        ("open-mcp-gateway", "roles", "list", "--store", "auth.db"),
+        ("open-mcp-gateway", "keys", "list", "--store", "auth.db"),
+    ],
+)
 def test_what_nobody_reads_ends_quietly(command: tuple[str, ...], tmp_path: Path) -> None:
     write(tmp_path)
+    create_store("sqlite", path=tmp_path / "auth.db").close()
     reader, writer = os.pipe()
     os.close(reader)
     try:
         ended = subprocess.run(
-            [Path(sys.executable).with_name("open-mcp-gateway"), *command],
+            [Path(sys.executable).with_name(command[0]), *command[1:]],
             cwd=tmp_path,
             stdin=subprocess.DEVNULL,
             stdout=writer,

@@ -53,18 +53,28 @@ def _ended(run: Command, options: argparse.Namespace) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # names are Unicode, a terminal need not be
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        code = run(options)
-        sys.stdout.flush()
+        return read_or_not(run)(options)
     except Failed as failure:
         print(f"error: {failure}", file=sys.stderr)
         return failure.exit_code
     except UnicodeEncodeError:
         print("error: an option holds bytes that are not UTF-8; mend it", file=sys.stderr)
         return EXIT_USAGE
-    except BrokenPipeError:  # whoever reads has seen enough
-        silence_stdout()
-        return EXIT_REFUSED
-    return code
+
+
+def read_or_not(run: Command) -> Command:
+    """``run``, which writes to stdout last of all, made to end quietly where nobody reads it."""
+
+    def printed(options: argparse.Namespace) -> int:
+        try:
+            code = run(options)
+            sys.stdout.flush()
+        except BrokenPipeError:  # whoever reads has seen enough
+            silence_stdout()
+            return EXIT_REFUSED
+        return code
+
+    return printed
 
 
 def silence_stdout() -> None:

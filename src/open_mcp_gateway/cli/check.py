@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from open_mcp_gateway.cli.sources import add_source_options, print_warnings, sources_from
-from open_mcp_gateway.reload import Sources
 
 HELP = "Check configuration and catalog; exit 2 if there are mistakes."
 
@@ -16,11 +15,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """0 when all is well; every mistake is raised as one InvalidConfig."""
-    return check(sources_from(options))
-
-
-def check(sources: Sources) -> int:
-    """Read both files and say so. Raises InvalidConfig."""
+    sources = sources_from(options)
     config, catalog = sources.read()
     print_warnings((*config.warnings, *catalog.warnings))
     source = sources.config_path or "defaults (no config.yaml found)"

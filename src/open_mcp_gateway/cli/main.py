@@ -10,7 +10,7 @@ from typing import NoReturn, Protocol
 
 from open_mcp_gateway import __version__
 from open_mcp_gateway.cli import check, client_config, keys, roles, serve, stdio, tenants
-from open_mcp_gateway.cli.admin import silence_stdout
+from open_mcp_gateway.cli.admin import read_or_not
 from open_mcp_gateway.cli.ways import EXIT_REFUSED
 from open_mcp_gateway.errors import InvalidConfig, StoreUnavailable
 
@@ -42,7 +42,7 @@ def all_commands() -> argparse.ArgumentParser:
         ("check", check),
         ("client-config", client_config),
     ):
-        run = _read_or_not(module.run) if module in (check, client_config) else module.run
+        run = read_or_not(module.run) if module in (check, client_config) else module.run
         _add(commands, name, module).set_defaults(run=run)
     for name, group in (("keys", keys), ("tenants", tenants), ("roles", roles)):
         _add(commands, name, group)
@@ -90,21 +90,6 @@ def _add(
     )
     module.add_options(command)
     return command
-
-
-def _read_or_not(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
-    """``run``, which only prints, made to end quietly where nobody reads any more."""
-
-    def printed(options: argparse.Namespace) -> int:
-        try:
-            code = run(options)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            silence_stdout()
-            return EXIT_REFUSED
-        return code
-
-    return printed
 
 
 def _parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -10,7 +10,8 @@ import anyio
 
 from open_mcp_gateway import serve
 from open_mcp_gateway.catalog.model import Snapshot
-from open_mcp_gateway.cli.check import check
+from open_mcp_gateway.cli import check
+from open_mcp_gateway.cli.admin import read_or_not
 from open_mcp_gateway.cli.sources import add_source_options, print_warnings, sources_from
 from open_mcp_gateway.cli.store import opened
 from open_mcp_gateway.config.model import Config, LogFormat
@@ -33,9 +34,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Serve until a signal. InvalidConfig if the files have mistakes; 1 if the port is taken."""
-    sources = sources_from(options)
     if options.validate:
-        return check(sources)
+        return read_or_not(check.run)(options)
+    sources = sources_from(options)
     config, catalog = sources.read()
     print_warnings((*config.warnings, *catalog.warnings))
     configure_logs(config.config)
