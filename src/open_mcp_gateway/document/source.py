@@ -24,7 +24,8 @@ _noted: Final[ContextVar[dict[Path, bytes] | None]] = ContextVar("noted", defaul
 
 @contextmanager
 def noting_digests() -> Iterator[dict[Path, bytes]]:
-    """Gives the SHA-256 of every file that is read within, under the path it was read by."""
+    """Gives the SHA-256 of every file that is read within, under the path it was read by; of more
+    than ``MAX_FILE_BYTES`` that of as much and one byte."""
     digests: dict[Path, bytes] = {}
     token = _noted.set(digests)
     try:
@@ -78,6 +79,13 @@ def read_with_mode(path: Path, limit_bytes: int) -> tuple[bytes, int]:
         with open_regular(path) as stream:
             data = stream.read(limit_bytes + 1)
             mode = os.fstat(stream.fileno()).st_mode
+            noted = _noted.get()
+            if noted is not None:
+                # Also what is over the limit and refused: whoever watches the file compares that.
+                rest = (
+                    stream.read(MAX_FILE_BYTES + 1 - len(data)) if len(data) > limit_bytes else b""
+                )
+                noted[path] = hashlib.sha256(data + rest).digest()
     except FileNotFoundError as error:
         message = "does not exist; create it, or mend the path"
         raise InvalidConfig([Problem(str(path), message)]) from error
@@ -91,9 +99,6 @@ def read_with_mode(path: Path, limit_bytes: int) -> tuple[bytes, int]:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         message = f"cannot be read ({reason}); check the path and its permissions"
         raise InvalidConfig([Problem(str(path), message)]) from error
-    noted = _noted.get()
-    if noted is not None:
-        noted[path] = hashlib.sha256(data).digest()
     if len(data) > limit_bytes:
         message = f"is larger than {limit_bytes} bytes; is it the right file?"
         raise InvalidConfig([Problem(str(path), message)])

@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 from open_mcp_gateway.config.watch import _digests, _folders, _stats
-from open_mcp_gateway.document.source import MAX_FILE_BYTES, noting_digests, read_document
+from open_mcp_gateway.document.source import (
+    MAX_FILE_BYTES,
+    noting_digests,
+    read_bytes,
+    read_document,
+)
 from open_mcp_gateway.errors import InvalidConfig
 
 
@@ -113,6 +118,18 @@ def test_a_content_is_known_by_what_a_reader_notes_of_it(folder: Path, size_byte
     path.write_bytes(bytes(size_bytes))
     with noting_digests() as noted, contextlib.suppress(InvalidConfig):
         read_document(path)
+    assert _digests([path]) == noted
+
+
+@pytest.mark.parametrize("size_bytes", [100, 101, 102, 5_000, MAX_FILE_BYTES + 2])
+def test_a_content_that_is_too_long_for_its_reader_is_known_as_a_whole(
+    folder: Path, size_bytes: int
+) -> None:
+    """Else it would be read, and refused, again whenever somebody as much as touches the file."""
+    path = folder / "file"
+    path.write_bytes(bytes(size_bytes))
+    with noting_digests() as noted, contextlib.suppress(InvalidConfig):
+        read_bytes(path, 100)
     assert _digests([path]) == noted
 
 
