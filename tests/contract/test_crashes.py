@@ -114,7 +114,7 @@ def check_upgrade(new_place: Callable[[], Place], stride: int) -> int:
     else:
         raise AssertionError("it never comes to an end")
     if stride == 1:
-        assert outcomes == {2, 3}, "some died before the end of the upgrade, some after it"
+        assert outcomes == {3, 4}, "some died before the end of the upgrade, some after it"
     return kills
 
 
