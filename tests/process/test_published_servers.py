@@ -13,7 +13,15 @@ from threading import Thread
 import pytest
 
 from tests.environments import node, node_program, program_of
-from tests.process.talk import Json, Running, at_once, entry, owned_by, run_gateway
+from tests.process.talk import (
+    Json,
+    Running,
+    at_once,
+    entry,
+    free_port,
+    owned_by,
+    run_gateway,
+)
 
 LOOPBACK = Path(__file__).parents[1] / "servers" / "loopback.cjs"
 UNKNOWN_TOOL = "no-such-tool"
@@ -25,12 +33,12 @@ def everything(*arguments: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def everything_over_http(mode: str) -> Iterator[int]:
+def everything_over_http(mode: str, port: int = 0) -> Iterator[int]:
     """The server as a program of its own on loopback; gives its port."""
     _, script = everything()
     process = subprocess.Popen(
         [str(node()), "--require", str(LOOPBACK), script, mode],
-        env={"PORT": "0", "PATH": "/usr/bin:/bin"},
+        env={"PORT": str(port), "PATH": "/usr/bin:/bin"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -225,6 +233,18 @@ def test_everything_has_resources_and_prompts(running: Running, server: str) -> 
     assert "Rome" in json.dumps(caller.call(server, "prompts/get", city).result["messages"])
     missing = caller.call(server, "prompts/get", {"name": "no-such-prompt"})
     assert missing.error["code"] == -32602
+
+
+def test_everything_is_killed_and_started_again_under_its_callers(tmp_path: Path) -> None:
+    """It says 400 to sessions that it does not know."""
+    port = free_port()
+    runtime = {"type": "remote-http", "url": f"http://127.0.0.1:{port}/mcp"}
+    with run_gateway(tmp_path, [{"id": "everything", "runtime": runtime}]) as gateway:
+        for text in ("one", "two", "three"):
+            with everything_over_http("streamableHttp", port):
+                for _ in range(2):
+                    answer = gateway.caller.tool("everything", "echo", message=text)
+                    assert answer.text == f"Echo: {text}"
 
 
 def test_filesystem_reads_what_is_in_its_folder_only(running: Running, place: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from msgspec import Raw
 
 from open_mcp_gateway.errors import GatewayError, UpstreamBroken
-from open_mcp_gateway.outbound import http_session, http_stream
+from open_mcp_gateway.outbound import http_resumptions, http_session, http_stream
 from open_mcp_gateway.outbound.http_call import HttpCall
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Manner
 from open_mcp_gateway.outbound.settings import OutboundSettings
@@ -308,7 +308,7 @@ async def test_a_call_goes_on_where_its_stream_broke() -> None:
 
 
 async def test_a_stream_that_never_goes_on_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_session, "MAX_RESUMPTIONS", 3)
+    monkeypatch.setattr(http_resumptions, "MAX_RESUMPTIONS", 3)
     tries: list[Request] = []
 
     async def goes_on(request: Request, line: Line) -> None:
@@ -349,7 +349,7 @@ async def test_a_call_whose_server_died_in_its_stream_may_have_taken_effect(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The call was delivered, whatever becomes of the attempts to go on with its stream."""
-    monkeypatch.setattr(http_session, "MAX_RESUMPTIONS", 3)
+    monkeypatch.setattr(http_resumptions, "MAX_RESUMPTIONS", 3)
 
     async def die(_request: Request, line: Line) -> None:
         await stream(line, identified("c-1", retry_ms=20), end=False)

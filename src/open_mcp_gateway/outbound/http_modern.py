@@ -16,7 +16,7 @@ from msgspec import UNSET
 from open_mcp_gateway.errors import GatewayError
 from open_mcp_gateway.outbound.answer import Reply, error_code
 from open_mcp_gateway.outbound.discovery import denies_modern, is_outage, modern_headers
-from open_mcp_gateway.outbound.doubt import NOT_AS_IT_WAS, Doubt
+from open_mcp_gateway.outbound.doubt import Doubt
 from open_mcp_gateway.outbound.handshake import (
     DISCOVER,
     HEADER_MISMATCH,
@@ -26,6 +26,7 @@ from open_mcp_gateway.outbound.handshake import (
 )
 from open_mcp_gateway.outbound.http import NO_ENDPOINT, HttpPeer, version_header
 from open_mcp_gateway.outbound.http_call import HttpCall
+from open_mcp_gateway.outbound.http_refusals import lose_changed
 from open_mcp_gateway.outbound.link import Link
 from open_mcp_gateway.outbound.listing import FIRST_LISTING_S, RELIST_AFTER_S, Listing, has_tools
 from open_mcp_gateway.outbound.peer import Handshake
@@ -226,10 +227,7 @@ class ModernPeer(HttpPeer):
 
     def _judge_anew(self) -> None:
         self._on_misjudged()
-        refused = [call for call in self._refused if self.forget(call)]
-        self.lose(NOT_AS_IT_WAS)
-        for call in refused:  # nothing was done, so whoever made it may go on with the server
-            call.waiter.failed(self.link.unavailable(NOT_AS_IT_WAS))
+        lose_changed(self, tuple(self._refused))
 
     def _believe(self) -> None:
         refused, self._refused = self._refused, {}

@@ -1,4 +1,4 @@
-"""Sessions over Streamable HTTP: how one is opened, and whether a server still has any.
+"""Sessions over Streamable HTTP: how one is opened and ended.
 
 Spec: 2025-11-25 basic/lifecycle and basic/transports#session-management; the same back to
 2025-03-26.
@@ -14,7 +14,6 @@ from msgspec import Struct
 
 from open_mcp_gateway.errors import Busy, UpstreamError
 from open_mcp_gateway.outbound.answer import Reply
-from open_mcp_gateway.outbound.discovery import INQUIRY_S
 from open_mcp_gateway.outbound.handshake import (
     INITIALIZE,
     INITIALIZED,
@@ -22,7 +21,7 @@ from open_mcp_gateway.outbound.handshake import (
     initialize_params,
     read_initialize,
 )
-from open_mcp_gateway.outbound.http import GOODBYE_S, NO_ENDPOINT, version_header
+from open_mcp_gateway.outbound.http import GOODBYE_S, version_header
 from open_mcp_gateway.outbound.link import Link
 from open_mcp_gateway.outbound.peer import Handshake, Manner
 from open_mcp_gateway.protocol.eras import LATEST_LEGACY
@@ -97,18 +96,3 @@ def _session(handshake: Handshake, session_id: bytes) -> Session:
     if handshake.version >= _HEADER_SINCE:
         lines += version_header(handshake.version)
     return Session(handshake, lines, bool(session_id))
-
-
-async def denies_sessions(link: Link, session: Session, ping_id: int) -> bool:
-    """Whether ``ping`` in the session finds no endpoint at all. Silence, outages and refused
-    credentials are no such answer; nor is 404 to a session's id, which says no more than that the
-    session is over: the next call hears the same."""
-    try:
-        with anyio.fail_after(INQUIRY_S):
-            ping = request(ping_id, "ping", None)
-            reply = await link.ask(session.headers, ping, ping_id, replayable=True)
-    except (UpstreamError, Busy, TimeoutError):
-        return False
-    if reply.message is not None or (session.has_id and reply.status == 404):
-        return False
-    return reply.status in NO_ENDPOINT

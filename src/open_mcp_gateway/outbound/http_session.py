@@ -12,14 +12,15 @@ from collections.abc import Callable
 import anyio
 from msgspec import UNSET
 
-from open_mcp_gateway.errors import Busy, UpstreamError
+from open_mcp_gateway.errors import UpstreamError
 from open_mcp_gateway.outbound import http_opening as opening
 from open_mcp_gateway.outbound.answer import Reply, error_code
-from open_mcp_gateway.outbound.doubt import NOT_AS_IT_WAS, Doubt
-from open_mcp_gateway.outbound.http import NO_ENDPOINT, HttpPeer
-from open_mcp_gateway.outbound.http_call import HttpCall, Resumption
+from open_mcp_gateway.outbound.http import HttpPeer
+from open_mcp_gateway.outbound.http_call import HttpCall
 from open_mcp_gateway.outbound.http_opening import Refused, Session
-from open_mcp_gateway.outbound.http_stream import StandingStream, pause_s, stream_request
+from open_mcp_gateway.outbound.http_refusals import Refusals, is_no_word, lose_changed
+from open_mcp_gateway.outbound.http_resumptions import Resumptions
+from open_mcp_gateway.outbound.http_stream import StandingStream
 from open_mcp_gateway.outbound.link import DOUBT, Link
 from open_mcp_gateway.outbound.missed import missed
 from open_mcp_gateway.outbound.peer import Audience, Manner
@@ -44,14 +45,13 @@ RENEW_S = 30.0
 LISTEN_PATIENCE_S = 1.0
 """How long a server may keep the first call waiting for its answer to the GET of its stream."""
 
-MAX_RESUMPTIONS = 8
-"""Attempts to go on with a call's event stream after its last event."""
-
 MAX_EARLY_MESSAGES = 100
 """Kept for an audience that is still to come; for more there is none."""
 
 _STATEFUL = frozenset({"logging/setLevel", "resources/subscribe"})
 """What a session on which no caller depends still remembers of its calls."""
+
+_LOST = "lost its session; call again"
 
 
 class SessionPeer(HttpPeer):
@@ -63,13 +63,13 @@ class SessionPeer(HttpPeer):
         """``on_misjudged`` hears that what was found out about the server may not hold any more."""
         super().__init__(link, session.handshake)
         self._session = session
-        self._manner = manner
+        self.manner = manner
         self._on_misjudged = on_misjudged
         self._renewal: asyncio.Task[None] | None = None
-        self._doubt = Doubt(self._denied, self._judge_anew)
+        self._refusals = Refusals(self)
         self._stateful = False
         """Something was done in the session that a new one would not know of."""
-        self._resuming: dict[HttpCall, asyncio.TimerHandle] = {}
+        self._resumptions = Resumptions(self)
         self._unasked = Unasked(
             link.entry.spec.id, self._calls, send=self._respond, forget=self._forget_id
         )
@@ -110,17 +110,15 @@ class SessionPeer(HttpPeer):
             self.hold(call)
             return
         if not call.replayable and not self._stateful:
-            self._stateful = bool(self._manner.owner) or call.call.method in _STATEFUL
+            self._stateful = bool(self.manner.owner) or call.call.method in _STATEFUL
         call.session = self._session
         call.headers = self._session.headers
         call.resumption = None
         super().send(call)
 
     def withdraw(self, call: HttpCall, reason: str) -> None:
-        timer = self._resuming.pop(call, None)
-        if timer is not None:
-            timer.cancel()
-        if self._renewal is None and (timer is not None or call.connection is not None):
+        resuming = self._resumptions.stop(call)
+        if self._renewal is None and (resuming or call.connection is not None):
             # Closing the stream is no cancellation in this era (basic/utilities/cancellation).
             params = encode({"requestId": call.id, "reason": reason})
             self._respond(notification(CANCELLED, params))
@@ -133,28 +131,42 @@ class SessionPeer(HttpPeer):
         if reply.status == 404 and self._session.has_id and not unknown_method:
             self._session_lost(call)
             return True
-        if answer is None and reply.status in NO_ENDPOINT:
-            self._doubt.arise()
-        return False
+        return self._refusals.admit(call, reply, answer)
 
-    async def _denied(self) -> bool:
+    # See ``InSession``
+
+    @property
+    def session(self) -> Session | None:
+        over = self._renewal is not None or self._ended is not None
+        return None if over else self._session
+
+    def next_id(self) -> int:
         self._last_id += 1
-        return await opening.denies_sessions(self.link, self._session, self._last_id)
+        return self._last_id
 
-    def _judge_anew(self) -> None:
+    def session_over(self, refused: list[HttpCall]) -> None:
+        if self._stateful:
+            for call in refused:
+                self.fail(call, self.link.broken(_LOST))
+            self.lose(_LOST)
+            return
+        self._begin_renewal()
+        for call in refused:
+            self.again(call)
+
+    def changed(self, refused: list[HttpCall]) -> None:
         self._on_misjudged()
-        self.lose(NOT_AS_IT_WAS)
+        lose_changed(self, refused)
 
     def ended(self) -> None:
         self._stream.close()
         self._unasked.questions.void()
         self._early.clear()
-        for timer in self._resuming.values():
-            timer.cancel()
-        self._resuming.clear()
+        self._refusals.clear()
+        self._resumptions.clear()
 
     async def goodbye(self, *, lost: bool) -> None:
-        await self._doubt.dispel()
+        await self._refusals.dispel()
         if self._renewal is not None:
             self._renewal.cancel()
             await asyncio.wait([self._renewal])
@@ -179,7 +191,7 @@ class SessionPeer(HttpPeer):
 
     def _take(self, incoming: Incoming, message: bytes) -> None:
         """On the stream that belongs to no call."""
-        awaited = bool(self._manner.owner) and self._audience is None
+        awaited = bool(self.manner.owner) and self._audience is None
         early = awaited and incoming.method not in (PROGRESS, "ping")
         if early and len(self._early) < MAX_EARLY_MESSAGES:
             self._early.append((incoming, message))
@@ -199,73 +211,46 @@ class SessionPeer(HttpPeer):
     def _forget_id(self, call_id: int) -> None:
         self._calls.pop(call_id, None)
 
-    # An event stream that broke before its answer (basic/transports#resumability-and-redelivery)
+    # An event stream that broke before its answer
 
     def resume(self, call: HttpCall) -> bool:
-        if call.last_event_id is None or call.session is not self._session:
-            return False
-        state = call.resumption
-        if state is None:
-            state = call.resumption = Resumption()
-        if call.last_event_id != state.event_id:
-            state.event_id = call.last_event_id
-            state.attempts = 0
-        if state.attempts >= MAX_RESUMPTIONS or not self.awaits(call):
-            return False
-        if call.retry_ms is not None:
-            state.retry_ms = call.retry_ms
-        delay_s = pause_s(state.retry_ms, state.attempts)
-        state.attempts += 1
-        self._resuming[call] = self._loop.call_later(delay_s, self._resume_now, call)
-        return True
-
-    def _resume_now(self, call: HttpCall) -> None:
-        del self._resuming[call]
-        if call.session is not self._session:
-            self._cannot_resume(call, "its session is over")
-            return
-        call.request = stream_request(self.link, self._session.headers, call.last_event_id)
-        try:
-            self.link.pool.submit(call)
-        except Busy:
-            call.cut()
+        return self._resumptions.plan(call)
 
     def replied(self, call: HttpCall, reply: Reply) -> None:
         if call.resumption is None:
             super().replied(call, reply)
         elif reply.status < 500 or not self.resume(call):
-            self._cannot_resume(call, f"HTTP {reply.status}")
-
-    def _cannot_resume(self, call: HttpCall, why: str) -> None:
-        text = "broke off its event stream and does not go on with it"
-        self.fail(call, self.link.broken(f"{text} ({why}){DOUBT}"))
+            self._resumptions.give_up(call, f"HTTP {reply.status}")
 
     # A session lost: HTTP 404 (basic/transports#session-management)
 
     def _new_stream(self) -> StandingStream:
         return StandingStream(
-            self.link, self._session.headers, take=self._take, forgotten=self._stream_forgotten
+            self.link,
+            self._session.headers,
+            take=self._take,
+            forgotten=self._stream_forgotten,
+            denied=self._refusals.arise,
         )
 
     def _stream_forgotten(self) -> None:
         """The next call would be told the same; where that matters, do not wait for it."""
         if self._stateful:
-            self.lose("lost its session; call again")
+            self.lose(_LOST)
         elif self._audience is not None and self._renewal is None:
             self._begin_renewal()
 
     def _session_lost(self, call: HttpCall) -> None:
-        why = "lost its session; call again"
         if call.session is self._session and self._renewal is None:
             if self._stateful:
-                self.lose(why)
+                self.lose(_LOST)
                 return
             self._begin_renewal()
         if call.replayable and not call.retried:
             call.retried = True
             self.again(call)
         else:
-            self.fail(call, self.link.broken(why + DOUBT))
+            self.fail(call, self.link.broken(_LOST + DOUBT))
 
     def _begin_renewal(self) -> None:
         self._unasked.questions.void()
@@ -273,12 +258,13 @@ class SessionPeer(HttpPeer):
         self._renewal = self._loop.create_task(self._renew())
 
     async def _renew(self) -> None:
-        why = ""
+        why, changed = "", False
         try:
             with anyio.fail_after(RENEW_S):
-                opened = await opening.open_session(self.link, self._manner)
+                opened = await opening.open_session(self.link, self.manner)
                 if isinstance(opened, Refused):
                     why = opened.reason
+                    changed = not is_no_word(opened.reply)
                 else:
                     self._session = opened
                     self.handshake = opened.handshake
@@ -291,7 +277,10 @@ class SessionPeer(HttpPeer):
             why = f"did not open a session within {RENEW_S:g} s"
         self._renewal = None
         if why:
-            self.lose(f"lost its session and gave no new one: {why}")
+            if changed:
+                self._on_misjudged()
+            waiting = tuple(self._held) if changed else ()
+            lose_changed(self, waiting, f"lost its session and gave no new one: {why}")
         else:
             self.release()
             for message in missed(self.handshake):

@@ -58,6 +58,7 @@ class StandingStream:
     __slots__ = (
         "_attempts",
         "_closed",
+        "_denied",
         "_exchange",
         "_first",
         "_forgotten",
@@ -78,12 +79,15 @@ class StandingStream:
         *,
         take: Callable[[Incoming, bytes], None],
         forgotten: Callable[[], None],
+        denied: Callable[[], None],
     ) -> None:
-        """``take`` gets every message; ``forgotten`` is called when the session is gone."""
+        """``take`` gets every message; ``forgotten`` is called when the session is gone, ``denied``
+        when there is no such stream any more for whatever reason."""
         self._link = link
         self._headers = headers
         self._take = take
         self._forgotten = forgotten
+        self._denied = denied
         self._exchange: _Get | None = None
         self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._timer: asyncio.TimerHandle | None = None
@@ -155,6 +159,9 @@ class StandingStream:
         elif self._last_event_id is not None:  # it does not know where to go on
             self._last_event_id = None
             self._again()
+        elif self._up and not self._closed:
+            self._up = False
+            self._denied()
         else:
             _log.debug("server has no stream of its own", extra={**self._facts, "status": status})
 
