@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import anyio.to_thread
@@ -20,7 +21,7 @@ from open_mcp_gateway.protocol.eras import Era
 from open_mcp_gateway.supervisor.fleet import Fleet
 from tests.wire.conftest import MakeClient
 from tests.wire.faces import face
-from tests.wire.mcp_client import remote
+from tests.wire.mcp_client import Client, Reply, remote
 from tests.wire.remotes import (
     INITIALIZED,
     Behaviour,
@@ -34,6 +35,7 @@ from tests.wire.remotes import (
     plain,
     raw_server,
     sessions,
+    stream,
 )
 
 pytestmark = pytest.mark.anyio
@@ -179,3 +181,151 @@ async def test_a_call_refused_by_what_stood_in_for_a_server_goes_on_with_it(
 
         assert await anyio.to_thread.run_sync(use) == (200, True)
         assert server.methods().count("tools/call") == 2
+
+
+# From sessions to requests without one
+
+
+_UNSUPPORTED = (
+    b'{"jsonrpc":"2.0","id":%b,"error":{"code":-32022,"message":"Unsupported protocol version",'
+    b'"data":{"supported":["2026-07-28"],"requested":"2025-11-25"}}}'
+)
+_ENVELOPE = {"jsonrpc": "2.0", "id": 1, "server_id": "x", "method": "tools/call"}
+_TOOL = {"name": "a", "arguments": {}}
+
+
+def _stateless_only(status: str, body: bytes) -> Behaviour:
+    """Whatever is not a stateless request is answered like this."""
+
+    async def behave(request: Request, line: Line) -> None:
+        if request.verb != "POST":
+            await line.reply(b"", "405 Method Not Allowed")
+        elif request.headers.get("mcp-protocol-version") != "2026-07-28":
+            await line.reply(body % request.id if b"%b" in body else body, status)
+        else:
+            await _stateless(request, line)
+
+    return behave
+
+
+_REFUSALS = [
+    ("400 Bad Request", _UNSUPPORTED),
+    ("400 Bad Request", b'{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"no"}}'),
+    ("405 Method Not Allowed", b""),
+]
+
+
+def _envelope(caller: Client) -> Reply:
+    body = json.dumps({**_ENVELOPE, "params": _TOOL}).encode()
+    return caller.send(body, path=b"/mcp")
+
+
+@pytest.mark.parametrize(("status", "body"), _REFUSALS)
+@pytest.mark.parametrize("first", ["session", "envelope", "own session"])
+async def test_a_server_that_became_stateless_is_used_as_what_it_is(
+    client: MakeClient, first: str, status: str, body: bytes
+) -> None:
+    async with raw_server(sessions(plain)) as server:
+
+        def use() -> None:
+            with face("hot", remote("x", server.url)) as front:
+                asks: dict[str, Any] = {"elicitation": {}} if first.startswith("own") else {}
+                caller, other = client(front, "x").initialize(**asks), client(front, "x")
+                assert "result" in caller.call("a").message
+                assert other.modern("tools/call", _TOOL).error["code"] == -32022
+                server.behave = _stateless_only(status, body)
+                if first == "envelope":
+                    assert "result" in _envelope(other).message
+                error = caller.call("a").error
+                assert error["code"] == -32022, error
+                assert error["message"].endswith("it speaks 2026-07-28")
+                assert other.modern("tools/call", _TOOL).status == 200
+                error = client(front, "x").begin().error
+                assert error["data"]["supported"] == ["2026-07-28"]
+                assert "result" in _envelope(other).message
+
+        await anyio.to_thread.run_sync(use)
+        calls = [one for one in server.requests if one.body and one.method == "tools/call"]
+        taken = [one for one in calls if one.headers["mcp-protocol-version"] == "2026-07-28"]
+        assert len(taken) == 2 + (first == "envelope")
+
+
+async def test_a_server_that_became_stateless_is_noticed_by_the_end_of_its_stream(
+    client: MakeClient,
+) -> None:
+    """By nobody's call."""
+    open_streams: list[Line] = []
+
+    async def opened(_request: Request, line: Line) -> None:
+        open_streams.append(line)
+        await stream(line, b"retry: 1\n\n", end=False)
+        await line.gone()
+
+    async with raw_server(sessions(plain, opened)) as server:
+
+        def begin(caller: Client) -> None:
+            assert "result" in caller.initialize().call("a").message
+
+        def later(caller: Client) -> None:
+            assert caller.modern("tools/call", _TOOL).status == 200
+
+        with face("hot", remote("x", server.url)) as front:
+            await anyio.to_thread.run_sync(begin, client(front, "x"))
+            server.behave = _stateless_only("400 Bad Request", _UNSUPPORTED)
+            open_streams[0].writer.close()
+            await server.saw(lambda: "server/discover" in server.methods()[3:])
+            await anyio.to_thread.run_sync(later, client(front, "x"))
+
+
+async def test_a_session_that_is_lost_to_a_stateless_server_ends_like_that(
+    client: MakeClient,
+) -> None:
+    """The server says 404 first, as to any session that it does not know."""
+    refusing = _stateless_only("400 Bad Request", _UNSUPPORTED)
+
+    async def forgetting(request: Request, line: Line) -> None:
+        if "mcp-session-id" in request.headers:
+            await line.reply(b"", "404 Not Found")
+        else:
+            await refusing(request, line)
+
+    async with raw_server(sessions(plain)) as server:
+
+        def use() -> None:
+            with face("hot", remote("x", server.url)) as front:
+                caller = client(front, "x").initialize()
+                assert "result" in caller.call("a").message
+                server.behave = forgetting
+                error = caller.ask("tools/list").error
+                assert error["code"] == -32022
+                assert error["message"].endswith("it speaks 2026-07-28")
+
+        await anyio.to_thread.run_sync(use)
+
+
+@pytest.mark.parametrize("status", ["405 Method Not Allowed", "410 Gone"])
+async def test_a_call_of_a_session_refused_by_what_stood_in_for_a_server_goes_on(
+    client: MakeClient, status: str
+) -> None:
+    """As the call without a session above."""
+    refusals = iter([status, status])
+    inner = sessions(plain)
+
+    async def absent(request: Request, line: Line) -> None:
+        refusal = next(refusals, None)
+        if refusal is None:
+            await inner(request, line)
+        else:
+            await line.reply(b"", refusal)
+
+    async with raw_server(sessions(plain)) as server:
+
+        def use() -> None:
+            with face("hot", remote("x", server.url)) as front:
+                caller = client(front, "x").initialize()
+                assert "result" in caller.call("a").message
+                server.behave = absent
+                assert "result" in caller.call("a").message
+
+        await anyio.to_thread.run_sync(use)
+        assert server.methods().count("tools/call") == 3

@@ -35,7 +35,7 @@ class Exchange(Errand):
         GatewayError: the caller's key may not make this call; nothing was sent or started.
     """
 
-    __slots__ = ("_books", "_latest_s", "call", "lease", "sink", "ticket")
+    __slots__ = ("_again", "_books", "_latest_s", "call", "lease", "sink", "ticket")
 
     refines: ClassVar[bool] = False
     """Whether ``_held_back`` and ``_refined`` do anything: a look costs less than a call."""
@@ -59,6 +59,8 @@ class Exchange(Errand):
         self._books = books
         self.lease: Lease | None = None
         self.ticket: Ticket | None = None
+        self._again = False
+        """It was begun a second time."""
         self._latest_s = math.inf if endless else self.began_s + means.max_request_s
 
     def _held_back(self, lease: Lease) -> bool:  # noqa: ARG002 - for subclasses
@@ -112,8 +114,22 @@ class Exchange(Errand):
                 raise
 
     def failed(self, error: GatewayError) -> None:
+        lost = self.lease is not None and not self.lease.serving
+        if lost and isinstance(error, UpstreamUnavailable) and not (self._again or self.over):
+            # It never got to the server, which is not what it was when it was reached: what it is
+            # now says whether there is an answer for this caller.
+            self._again = True
+            self._end(failed=True)
+            self._go_on()
+            return
         self._end(failed=True, cause=error.public if isinstance(error, UpstreamBroken) else None)
         self._settle(error)
+
+    def _go_on(self) -> None:
+        """Begin again, with nothing sent."""
+        if not self.over:
+            self.ran = False
+            self.start()
 
     def related(self, message: bytes, incoming: Incoming) -> None:  # noqa: ARG002 - as Waiter's
         if not self.over:

@@ -18,7 +18,6 @@ from open_mcp_gateway.errors import (
     HeaderMismatch,
     MissingCapability,
     UnsupportedVersion,
-    UpstreamUnavailable,
 )
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Manner, Peer
 from open_mcp_gateway.outbound.relation import LISTEN, SUBSCRIPTION_ID
@@ -173,7 +172,6 @@ class ModernFace:
             endless=call.method == LISTEN,
         )
         exchange.seal = self._seal
-        exchange.again = False
         exchange.mirrored = sent if call.method == CALL else None
         self._running.add(exchange)
         exchange.start(lease)
@@ -184,13 +182,11 @@ class _ModernExchange(Exchange):
     """Remembers what the answer hands out, and to whom. Started once ``seal`` and ``mirrored`` are
     set: the headers in which arguments of the call may be repeated, None where there are none."""
 
-    __slots__ = ("again", "mirrored", "seal")
+    __slots__ = ("mirrored", "seal")
 
     refines = True
     seal: StateSeal
     mirrored: Routing | None
-    again: bool
-    """It was begun a second time."""
 
     def end(self, error: GatewayError) -> None:
         """Stop, and tell both sides."""
@@ -229,23 +225,6 @@ class _ModernExchange(Exchange):
         if problem is not None:
             self._settle(HeaderMismatch(problem))
         return problem is not None
-
-    def _go_on(self) -> None:
-        """What there is to know of the tools is known."""
-        if not self.over:
-            self.ran = False
-            self.start()
-
-    def failed(self, error: GatewayError) -> None:
-        lost = self.lease is not None and not self.lease.serving
-        if lost and isinstance(error, UpstreamUnavailable) and not (self.again or self.over):
-            # It never got to the server, which is not what it was when it was reached: what it is
-            # now says whether there is an answer for this caller.
-            self.again = True
-            self._end(failed=True)
-            self._go_on()
-        else:
-            super().failed(error)
 
     def _refined(self, message: bytes) -> bytes:
         # Not ``in``, which tries for a number first and so takes twice as long.

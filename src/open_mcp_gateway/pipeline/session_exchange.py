@@ -71,6 +71,12 @@ class SessionExchange(Exchange):
         share.inflight -= 1
         return False
 
+    def _go_on(self) -> None:
+        share, self.share = self.share, None
+        if share is not None:
+            share.inflight -= 1
+        super()._go_on()
+
     def cancel(self, reason: str) -> None:
         """The client wants no answer any more: it gets none."""
         if not self.over:

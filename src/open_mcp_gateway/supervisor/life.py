@@ -76,7 +76,7 @@ async def _serve(instance: Instance, peer: Peer, site: Site, fate: Fate) -> None
         # It may have opened in the very moment in which its start was given up.
         if instance.ending is None:
             fate.opened(instance, peer)
-            peer.on_lost(partial(_lost, instance, fate))
+            peer.on_lost(partial(_lost, instance, site, fate))
             await _watch(instance, site, fate)
     except Exception:
         # Boundary, as above; here the peer has to be closed all the same.
@@ -91,7 +91,8 @@ async def _serve(instance: Instance, peer: Peer, site: Site, fate: Fate) -> None
             logger.error("server did not stop in time", extra={"server": instance.server_id})
 
 
-def _lost(instance: Instance, fate: Fate, error: GatewayError) -> None:
+def _lost(instance: Instance, site: Site, fate: Fate, error: GatewayError) -> None:
+    site.refusals.clear()  # what comes in its place may speak what it did not
     fate.lost(instance, instance.scrub(error.public))
 
 
