@@ -13,7 +13,7 @@ from open_mcp_gateway.app import running
 from open_mcp_gateway.catalog.model import Snapshot
 from open_mcp_gateway.clock import SystemClock
 from open_mcp_gateway.config.model import Config
-from open_mcp_gateway.errors import EraNotSpoken
+from open_mcp_gateway.errors import EraNotSpoken, UpstreamBroken
 from open_mcp_gateway.inbound.management import ReloadReport
 from open_mcp_gateway.outbound.peer import Manner
 from open_mcp_gateway.outbound.verdicts import EraVerdicts
@@ -181,6 +181,22 @@ async def test_a_call_refused_by_what_stood_in_for_a_server_goes_on_with_it(
 
         assert await anyio.to_thread.run_sync(use) == (200, True)
         assert server.methods().count("tools/call") == 2
+
+
+async def test_a_server_that_forgot_a_session_with_a_state_is_asked_again() -> None:
+    async with raw_server(sessions(plain)) as server:
+        verdicts = EraVerdicts()
+        with pytest.raises(EraNotSpoken):
+            await open_at(server.url, STATELESS, verdicts=verdicts)
+        peer = await open_at(server.url, Manner(era=Era.LEGACY, owner="a"), verdicts=verdicts)
+        await ask(peer, "tools/call", b'{"name":"a"}')
+        server.behave = _both_eras
+        with pytest.raises(UpstreamBroken, match="lost its session"):
+            await ask(peer, "tools/list")
+        await peer.aclose()
+        newer = await open_at(server.url, STATELESS, verdicts=verdicts)
+        assert newer.handshake.era is Era.MODERN
+        await newer.aclose()
 
 
 # From sessions to requests without one

@@ -148,7 +148,7 @@ class SessionPeer(HttpPeer):
         if self._stateful:
             for call in refused:
                 self.fail(call, self.link.broken(_LOST))
-            self.lose(_LOST)
+            self._lose_session()
             return
         self._begin_renewal()
         for call in refused:
@@ -236,14 +236,14 @@ class SessionPeer(HttpPeer):
     def _stream_forgotten(self) -> None:
         """The next call would be told the same; where that matters, do not wait for it."""
         if self._stateful:
-            self.lose(_LOST)
+            self._lose_session()
         elif self._audience is not None and self._renewal is None:
             self._begin_renewal()
 
     def _session_lost(self, call: HttpCall) -> None:
         if call.session is self._session and self._renewal is None:
             if self._stateful:
-                self.lose(_LOST)
+                self._lose_session()
                 return
             self._begin_renewal()
         if call.replayable and not call.retried:
@@ -251,6 +251,10 @@ class SessionPeer(HttpPeer):
             self.again(call)
         else:
             self.fail(call, self.link.broken(_LOST + DOUBT))
+
+    def _lose_session(self) -> None:
+        self._on_misjudged()  # who forgets its sessions may be a newer server
+        self.lose(_LOST)
 
     def _begin_renewal(self) -> None:
         self._unasked.questions.void()
