@@ -72,7 +72,7 @@ EQUIVALENT: Final[dict[tuple[str, str, str], str]] = {
     ): _REFUSED,
     (
         "config/tenants.py",
-        'name = self._unique(node, "name", words.wrong_name, names) or ""',
+        'name = self._unique(node, "name", words.wrong_name, names, alike) or ""',
         "'' is another text",
     ): _REFUSED,
     (
