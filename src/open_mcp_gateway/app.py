@@ -113,6 +113,7 @@ class Gateway:
         self._ended_by = self.dispatcher.authenticator
         self.application = Application(self.dispatcher)
         fleet.on_opened = self._rejoin
+        fleet.on_left = self.modern.end_listening
 
     def _about_keys(self) -> list[Route[Handler]]:
         keyring, wall = lambda: self.keyring, self.clock.wall
@@ -155,6 +156,8 @@ class Gateway:
         self.forwarder.snapshot = snapshot
         self.fleet.reconfigure(fleet_settings(config, keyring))
         self.fleet.apply(snapshot, changes)
+        self.sessions.hang_up(changes.removed)
+        self.sse.hang_up(changes.removed)
         self.management.last_reload = self.clock.now()
         self.keys.adopt(wanted, keyring)
         self.turn_keys(keyring)

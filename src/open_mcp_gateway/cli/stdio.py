@@ -189,9 +189,10 @@ async def _serve(
 ) -> None:
     means = forwarder.means
     means.handles = SoleHandles()
+    modern = ModernFace(means, NoSeal(means.clock))
     face = StdioFace(
         forwarder,
-        ModernFace(means, NoSeal(means.clock)),
+        modern,
         anonymous(),
         server_id,
         stdin=0,
@@ -200,6 +201,8 @@ async def _serve(
         relayed=relayed,
     )
     servers.on_opened = face.rejoin
+    if isinstance(servers, Fleet):
+        servers.on_left = modern.end_listening
     stopping.tell(face.stop)
     await face.run()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Final
 from urllib.parse import parse_qs
 
@@ -148,13 +148,17 @@ class SseEndpoint:
             if session.core.permit.entry.spec.id == server_id:
                 session.core.rejoin()
 
+    def hang_up(self, removed: Container[ServerId]) -> None:
+        """The servers have left the catalog: nothing can be posted to their sessions any more."""
+        for session in tuple(self._sessions.values()):
+            if session.core.permit.entry.spec.id in removed:
+                session.core.hang_up(tell=True)
+                _end_at_rest(session)
+
     def drain(self) -> None:
         """End every session as soon as all its requests are answered."""
         for session in tuple(self._sessions.values()):
-            if session.core.inflight:
-                session.core.on_rest = session.end
-            else:
-                session.end()
+            _end_at_rest(session)
 
     def sweep(self) -> None:
         """Called now and then: give up questions that nobody answered."""
@@ -167,6 +171,13 @@ class SseEndpoint:
         self._counts[key_id] -= 1
         if self._counts[key_id] <= 0:
             del self._counts[key_id]
+
+
+def _end_at_rest(session: SseSession) -> None:
+    if session.core.inflight:
+        session.core.on_rest = session.end
+    else:
+        session.end()
 
 
 def _route(method: str, path: str, handler: McpStream) -> Route[Handler]:

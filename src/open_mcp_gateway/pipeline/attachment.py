@@ -69,7 +69,7 @@ class Attachment:
 
     def hold(self, lease: Lease | None) -> None:
         """Keep a server with subscriptions from idling; let it go when there are none left."""
-        wanted = lease if self.subscriptions else None
+        wanted = lease if self.subscriptions and not self._session.hung_up else None
         earlier = self._holding
         if wanted is earlier:
             return

@@ -109,10 +109,10 @@ class ModernFace:
             if exchange.began_s < oldest_s and isinstance(exchange.sink, Waiting):
                 exchange.sink.hold_open()
 
-    def end_listening(self) -> None:
-        """End every subscription in the orderly way (basic/utilities/subscriptions)."""
+    def end_listening(self, lease: Lease | None = None) -> None:
+        """End the subscriptions that ``lease`` serves, or all; their clients subscribe anew."""
         for exchange in tuple(self._running):
-            if exchange.call.method == LISTEN:
+            if exchange.call.method == LISTEN and lease in (None, exchange.lease):
                 exchange.complete()
 
     def take(
@@ -195,9 +195,9 @@ class _ModernExchange(Exchange):
             self.fail(error)
 
     def complete(self) -> None:
-        """The orderly end of a subscription, by the gateway."""
+        """The orderly end of a subscription (basic/utilities/subscriptions)."""
         if not self.over and self.call.id is not None:
-            self.cancel("the gateway is shutting down")
+            self.cancel("the subscription is over")
             meta = {SUBSCRIPTION_ID: Raw(self.call.id)}
             result = encode({"resultType": "complete", "_meta": meta})
             self.sink.answer(response(self.call.id, result))

@@ -61,8 +61,7 @@ class Questions:
         for number, posed in tuple(self._posed.items()):
             if posed.question.raw_id == raw_id:
                 del self._posed[number]
-                text = b'{"requestId":%d}' % number
-                posed.channel(notification("notifications/cancelled", text))
+                _take_back(number, posed)
 
     def expire(self) -> None:
         """Give up those that were asked too long ago."""
@@ -73,8 +72,15 @@ class Questions:
             del self._posed[number]
             posed.question.refuse(INTERNAL_ERROR, "the client did not answer")
 
-    def refuse_all(self) -> None:
-        """The client can answer nothing any more."""
+    def refuse_all(self, *, tell: bool = False) -> None:
+        """The client can answer nothing any more; ``tell`` it so."""
         posed, self._posed = self._posed, {}
-        for one in posed.values():
+        for number, one in posed.items():
+            if tell:
+                _take_back(number, one)
             one.question.refuse(INTERNAL_ERROR, "the client is gone")
+
+
+def _take_back(number: int, posed: _Posed) -> None:
+    text = b'{"requestId":%d}' % number
+    posed.channel(notification("notifications/cancelled", text))

@@ -51,7 +51,7 @@ class ClientSession:
         """Called when the last request has its answer."""
 
         self.last_used_s = means.clock.monotonic()
-        self._hung_up = False
+        self.hung_up = False
         self._opening: Opening | None = None
         self._backlog = Backlog()
         self._running: dict[bytes, SessionExchange] = {}
@@ -146,10 +146,11 @@ class ClientSession:
         self._questions.answer(incoming)
         self._go_on()
 
-    def hang_up(self) -> None:
-        """The client can say nothing any more, but still hears what comes of its calls."""
-        self._hung_up = True
-        self._questions.refuse_all()
+    def hang_up(self, *, tell: bool = False) -> None:
+        """The client can say nothing any more; ``tell`` it so. It still hears of its calls."""
+        self.hung_up = True
+        self._questions.refuse_all(tell=tell)
+        self.attachment.hold(None)  # for who only listens nothing is kept up
         self._go_on()
 
     # ── to the client ────────────────────────────────────────────────────────────────────────────
@@ -202,7 +203,7 @@ class ClientSession:
 
     def pose_through(self, question: Question, channel: Channel) -> None:
         """Ask the client something on a certain stream, if it said that it can be asked."""
-        if self.closed or self._hung_up:
+        if self.closed or self.hung_up:
             question.refuse(INTERNAL_ERROR, "the client is gone")
             return
         if not may_be_asked(self.manner, question.method):
@@ -249,8 +250,7 @@ class ClientSession:
 
     def opened(self, lease: Lease) -> None:
         """See ``Owner``."""
-        self._opening = None
-        self.handshake = lease.peer.handshake
+        self._opening, self.handshake = None, lease.peer.handshake
         if not self.closed:
             self.attachment.attach(lease)
 
@@ -263,7 +263,7 @@ class ClientSession:
     def rejoin(self) -> None:
         """A connection to its server has opened: if that is the session's own from now on, hear
         what comes on it without waiting for the client to call."""
-        known = self.attachment.exists and not self.closed
+        known = self.attachment.exists and not (self.closed or self.hung_up)
         lease = self.means.servers.lease(self.permit, self.manner) if known else None
         if lease is not None:
             self.attachment.attach(lease)

@@ -35,6 +35,8 @@ class Owner(Listener, Protocol):
     means: Means
     permit: Permit
     manner: Manner
+    hung_up: bool
+    """Its client can say nothing any more."""
 
     @property
     def asking(self) -> bool:

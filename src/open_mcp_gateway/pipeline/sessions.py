@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Final
 
 from open_mcp_gateway.access.permit import Permit
@@ -178,7 +178,11 @@ class Sessions:
             or not permit.principal.includes(session.core.permit.principal)
         ):
             raise NotFound("Session not found")
-        session.core.permit = permit  # by the definition and the rights that hold now
+        core = session.core
+        core.permit = permit  # by the definition and the rights that hold now
+        if core.hung_up:  # its server is back
+            core.hung_up = False
+            core.rejoin()
         return session
 
     def end(self, session: HttpSession) -> None:
@@ -205,6 +209,15 @@ class Sessions:
         for session in self._sessions.values():
             if session.core.permit.entry.spec.id == server_id:
                 session.core.rejoin()
+
+    def hang_up(self, removed: Container[ServerId]) -> None:
+        """The servers have left the catalog: their sessions are not to be found as long as that is
+        so, and nobody waits for news of them. Calls in flight keep their streams."""
+        for session in (*self._sessions.values(), *self._opening):
+            if session.core.permit.entry.spec.id in removed:
+                session.core.hang_up(tell=True)
+                session.core.channel = None
+                session.standalone.put_down()
 
     def end_reading(self) -> None:
         """End every stream for what belongs to no request; requests in flight keep theirs."""

@@ -62,6 +62,10 @@ class StreamLog:
     def end(self) -> None:
         """Nothing more will be sent; the connection of whoever reads ends."""
         self.ended = True
+        self.put_down()
+
+    def put_down(self) -> None:
+        """The connection of whoever reads ends; who picks the stream up again reads on."""
         if self._outlet is not None:
             self._outlet.close()
             self._outlet = None

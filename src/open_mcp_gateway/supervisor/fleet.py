@@ -48,6 +48,7 @@ class Fleet:
         "_snapshot",
         "_stop",
         "_stopped",
+        "on_left",
         "on_opened",
     )
 
@@ -76,6 +77,8 @@ class Fleet:
         self._stopped = anyio.Event()
         self.on_opened: Callable[[ServerId], None] = lambda _: None
         """Called when an instance of a server begins to take calls. Must not raise."""
+        self.on_left: Callable[[Lease], None] = lambda _: None
+        """Called when an instance is to end as soon as nobody uses it. Must not raise."""
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Own every server until ``aclose`` or cancellation, then stop them all at the same time.
@@ -92,6 +95,7 @@ class Fleet:
                     self._jitter,
                     tasks,
                     self._opened,
+                    self._left,
                     self._ask_again,
                 )
                 try:
@@ -197,6 +201,9 @@ class Fleet:
 
     def _opened(self, server_id: ServerId) -> None:
         self.on_opened(server_id)
+
+    def _left(self, lease: Lease) -> None:
+        self.on_left(lease)
 
     def _keeper(self, permit: Permit) -> Keeper:
         if self._means is None:

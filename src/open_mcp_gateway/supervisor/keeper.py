@@ -210,12 +210,11 @@ class Keeper:
         """What is in use finishes its calls, and nothing starts any more."""
         site = self._site
         site.removed = True
-        leave_by_s = site.now_s() + site.settings.drain_timeout_s
         for instance in tuple(site.instances):
             if instance.leaving not in {None, Ending.HUNG}:
                 continue  # it leaves already, and does not stay if the server comes back
             if instance.is_open or instance.waiting:
-                instance.leave(Ending.REMOVED, leave_by_s)
+                site.leave(instance, Ending.REMOVED)
             else:
                 self._end(instance, Ending.REMOVED)
 

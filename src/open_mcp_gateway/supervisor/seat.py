@@ -126,7 +126,7 @@ class Seat:
                 continue
             self._site.serving.remove(instance)
             self.current = None
-            self._leave(instance, why)
+            self._site.leave(instance, why)
 
     def end(self, instance: Instance, why: Ending) -> None:
         """Begin to end ``instance`` now, if that has not begun yet; its task does the work."""
@@ -192,16 +192,14 @@ class Seat:
         instance.open(peer)
         instance.become(ServerState.RUNNING, "ready")
         site.works(self.key.scope, peer.handshake.era)
+        old = None
         if instance is self.next:
             old, self.current, self.next = self.current, instance, None
-            if old is not None:
-                self._leave(old, Ending.REPLACED)
         site.serving.add(instance)
+        if old is not None:
+            site.leave(old, Ending.REPLACED)
         site.means.opened(site.server_id)
         instance.settle()
-
-    def _leave(self, instance: Instance, why: Ending) -> None:
-        instance.leave(why, self._site.now_s() + self._site.settings.drain_timeout_s)
 
     def checked(self, instance: Instance, *, alive: bool) -> None:
         """Draw the consequence of a health check.
@@ -226,7 +224,7 @@ class Seat:
             )
             site.serving.remove(instance)
             instance.become(ServerState.UNHEALTHY, Ending.HUNG.value)
-            self._leave(instance, Ending.HUNG)
+            site.leave(instance, Ending.HUNG)
 
     def lost(self, instance: Instance, cause: str) -> None:
         """The peer died by itself."""

@@ -15,6 +15,7 @@ from open_mcp_gateway.errors import Busy, Draining, EraNotSpoken, NotFound
 from open_mcp_gateway.names import ServerId
 from open_mcp_gateway.outbound.open import Opener
 from open_mcp_gateway.protocol.eras import Era
+from open_mcp_gateway.supervisor.ending import Ending
 from open_mcp_gateway.supervisor.instance import Instance
 from open_mcp_gateway.supervisor.policy import (
     Common,
@@ -42,6 +43,8 @@ class Means(NamedTuple):
     """Owns the task of every instance."""
     opened: Callable[[ServerId], None] = lambda _: None
     """Hears of every instance that takes calls from now on. Must not raise."""
+    left: Callable[[Instance], None] = lambda _: None
+    """Hears of every instance that is to end as soon as nobody uses it. Must not raise."""
     ask_again: Callable[[ServerId], None] = lambda _: None
     """Forgets what a server was found not to speak."""
 
@@ -146,6 +149,12 @@ class Site:
             raise Draining("The gateway is stopping")
         if self.removed:
             raise NotFound(f"Server '{self.server_id}' not found")
+
+    def leave(self, instance: Instance, why: Ending) -> None:
+        """Let ``instance`` finish its calls and end; who only waits for news of it is not waited
+        for, and is told so."""
+        instance.leave(why, self.now_s() + self.settings.drain_timeout_s)
+        self.means.left(instance)
 
     def refused(self, key: InstanceKey, text: str, spoken: tuple[str, ...]) -> None:
         """Remember for a while that the server does not speak the era of ``key``."""
