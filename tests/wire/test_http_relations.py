@@ -26,6 +26,7 @@ from tests.wire.remotes import (
     modern,
     open_at,
     params_of,
+    plain,
     raw_server,
     sessions,
     start,
@@ -175,6 +176,66 @@ async def test_a_cancelled_call_hears_nothing_more_of_the_same_chunk() -> None:
             async with asyncio.timeout(0.1):
                 await outcome.message()
         assert len(outcome.heard) == 1
+        await peer.aclose()
+
+
+# Batches (2025-03-26 basic#batching)
+
+
+def batch(*messages: bytes) -> bytes:
+    return b" [" + b", ".join(messages) + b"]"
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_a_batch_is_taken_apart(whole: bool) -> None:
+    """Each message goes where it would go by itself; an answer to another call goes nowhere."""
+
+    async def batching(request: Request, line: Line) -> None:
+        token = json.loads(request.id)
+        foreign = b'{"jsonrpc":"2.0","id":99,"result":{"foreign":true}}'
+        progress = note("notifications/progress", progressToken=token, progress=1)
+        sent = batch(progress, foreign, question("q", "roots/list"), answer_to(request))
+        if whole:
+            await line.reply(sent)
+        else:
+            await stream(line, event(batch(foreign)), event(sent))
+
+    async with raw_server(sessions(batching)) as server:
+        peer = await open_at(server.url, SESSION)
+        call = Call("tools/call", b"1", params_of(CALL), progress_token=Raw(b'"t"'))
+        _, outcome = start_call(peer, call)
+        assert json.loads(await outcome.message())["result"] == {"ok": True}
+        (heard,) = outcome.heard
+        assert heard["params"] == {"progressToken": "t", "progress": 1}
+        assert [one.method for one in outcome.questions] == ["roots/list"]
+        await ask(peer, "ping")
+        await peer.aclose()
+
+
+@pytest.mark.parametrize("sent", [b"[]", b"[1]", b'[{"jsonrpc":"2.0","id":99,"result":{}}]'])
+@pytest.mark.parametrize("whole", [True, False])
+async def test_a_batch_without_the_answer_is_none(sent: bytes, whole: bool) -> None:
+    async def batching(_: Request, line: Line) -> None:
+        await (line.reply(sent) if whole else stream(line, event(sent)))
+
+    async with raw_server(sessions(batching)) as server:
+        peer = await open_at(server.url, SESSION)
+        with pytest.raises(UpstreamBroken, match="the call may have taken effect"):
+            await ask(peer, "tools/call", CALL)
+        await peer.aclose()
+
+
+async def test_a_batch_on_the_stream_of_no_call_is_taken_apart() -> None:
+    async def on_get(_: Request, line: Line) -> None:
+        changes = (f"notifications/{kind}/list_changed" for kind in ("tools", "prompts"))
+        await stream(line, event(batch(*map(note, changes))), end=False)
+
+    async with raw_server(sessions(plain, on_get)) as server:
+        peer = await open_at(server.url, SESSION)
+        room = Room()
+        peer.attend(room)
+        await room.until(lambda: len(room.heard) == 2)
+        assert room.methods()[1] == "notifications/prompts/list_changed"
         await peer.aclose()
 
 

@@ -21,6 +21,7 @@ from open_mcp_gateway.outbound.http_exchange import Drain, Fault
 from open_mcp_gateway.outbound.inflight import not_handed_on
 from open_mcp_gateway.outbound.link import DOUBT, Link
 from open_mcp_gateway.outbound.peer import Waiter
+from open_mcp_gateway.outbound.salvage import members_of_batch
 from open_mcp_gateway.protocol.jsonrpc import Call, Incoming
 from open_mcp_gateway.protocol.responses import Unsound, sound
 
@@ -156,8 +157,10 @@ class HttpCall(Collecting):
         try:
             incoming = read_message(data)
         except MalformedMessage:
-            self.refuse("sent an event that is not a JSON-RPC message")
-            return False
+            members = members_of_batch(data)
+            if not members:
+                self.refuse("sent an event that is not a JSON-RPC message")
+            return bool(members) and all(map(self._event, members))
         if incoming.method is not UNSET:
             self.peer.unasked(self, incoming, data)
             return self.peer.awaits(self)
@@ -182,7 +185,10 @@ class HttpCall(Collecting):
         self.peer.fail(self, self.peer.link.broken(text + DOUBT))
 
     def unanswered(self, reply: Reply) -> None:
-        """A whole response without an answer; after a refusal nothing can have been done."""
+        """A whole response that is no answer; after a refusal nothing can have been done."""
+        batch = members_of_batch(reply.body) if reply.status < 300 else []
+        if not all(map(self._event, batch)):
+            return
         error = self.peer.link.failure(reply)
         if isinstance(error, UpstreamBroken) and not 300 <= reply.status < 500:
             error = UpstreamBroken(error.public + DOUBT)

@@ -16,6 +16,7 @@ from open_mcp_gateway.errors import Busy, MalformedMessage
 from open_mcp_gateway.outbound.answer import Collecting, Reply, read_message
 from open_mcp_gateway.outbound.http_exchange import Fault, ResponseHead
 from open_mcp_gateway.outbound.link import Link
+from open_mcp_gateway.outbound.salvage import members_of_batch
 from open_mcp_gateway.protocol.jsonrpc import Incoming
 
 FIRST_RETRY_S = 1.0
@@ -136,13 +137,15 @@ class StandingStream:
         self._settle()
 
     def message(self, data: bytes) -> bool:
-        """One event; False when no more are wanted."""
+        """One event, or a member of one; False when no more are wanted."""
         self._attempts = 0
         try:
             incoming = read_message(data)
         except MalformedMessage:
-            _log.debug("event that is no message skipped", extra=self._facts)
-            return True
+            members = members_of_batch(data)
+            if not members:
+                _log.debug("event that is no message skipped", extra=self._facts)
+            return all(map(self.message, members))
         if incoming.method is not UNSET:  # answers have no place here
             self._take(incoming, data)
         return not self._closed

@@ -19,6 +19,7 @@ _FRONT = re.compile(
 _ANSWERS = re.compile(rb'\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"(?:result|error)"\s*:')
 _BACK = re.compile(rb',\s*"id"\s*:\s*([0-9]{1,18})\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*$')
 
+_BATCH = re.compile(rb"\s*\[")
 _ID = re.compile(rb"[0-9]{1,18}")
 
 _members = Lenient(dict[str, Raw])
@@ -45,7 +46,7 @@ def id_from_ends(front: bytes, back: bytes) -> int | None:
 
 def members_of_batch(message: bytes) -> list[bytes]:
     """The messages of a JSON-RPC batch, which 2025-03-26 has; empty when it is none."""
-    if not message.startswith(b"["):
+    if not _BATCH.match(message):
         return []
     try:
         members = _batch.decode(message)
