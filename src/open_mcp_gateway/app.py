@@ -194,8 +194,8 @@ class Gateway:
         self._ended_by = authenticator
         loss = Standing(authenticator, before, self.snapshot).loss
         self.forwarder.end_if(loss)
-        self.sessions.end_if(lambda session: loss(session.core.permit) is not None)
-        self.sse.end_if(lambda session: loss(session.core.permit) is not None)
+        self.sessions.lock_out(loss)
+        self.sse.lock_out(loss)
         self.modern.end_if(loss)
         self.dispatcher.managed.end_if(loss)
         keyring, opens = self.keyring, authenticator.opens

@@ -459,6 +459,24 @@ def test_sigterm_ends_subscriptions_in_order(start: Start) -> None:
         assert program.ended() == 0
 
 
+@pytest.mark.parametrize("mode", ["legacy", "modern"])
+def test_sigterm_tells_what_became_of_calls(start: Start, mode: str) -> None:
+    with start(mode) as program:
+        params = {"name": "gated_progress", "arguments": {"gate": "g"}}
+        if mode == "legacy":
+            initialize(program)
+            program.send("tools/call", params, 7)
+            program.ask("tools/list", id=2)
+        else:
+            program.send("tools/call", stateless("gated_progress", gate="g"), 7)
+            program.ask("tools/list", STATELESS, id=2)
+        program.process.send_signal(signal.SIGTERM)
+        error = until_answer(program, 7)[1]["error"]
+        assert error["code"] == -32603
+        assert "gateway-stdio was told to end; the call may have taken effect" in error["message"]
+        assert program.ended() == 0
+
+
 def test_cancelling_a_stateless_call(start: Start) -> None:
     with start("modern") as program:
         program.send("tools/call", stateless("gated_progress", gate="g"), "one")

@@ -212,7 +212,7 @@ def test_a_question_whose_client_is_gone_is_refused(front: Face, client: MakeCli
     asked = one.call("ask", method="roots/list")
     asked.next()
     assert one.end() == 204
-    assert asked.error["message"] == "Session not found"
+    assert asked.error["data"]["code"] == "session_ended"
 
 
 def test_a_person_may_take_longer_than_the_server(client: MakeClient) -> None:

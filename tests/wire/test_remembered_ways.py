@@ -258,7 +258,7 @@ def test_calls_go_to_the_process_that_serves(
     assert (old.peer.inflight, core_of(front, other).attachment.lease is old) == (1, False)
     assert other.end() == 204
     # On the stream that was opened to say that the lists of the other process may differ.
-    assert held.error["message"] == "Session not found"
+    assert held.error["data"]["code"] == "session_ended"
 
 
 def test_stateless_calls_go_to_the_process_that_serves(

@@ -448,9 +448,9 @@ def test_everything_ends_with_the_key(client: MakeClient) -> None:
         running.inside(lambda: running.gateway.apply(config, running.gateway.snapshot, Changes()))
         assert [event for event in stream.events() if event.data] == []
         assert sse.ended()
-        assert begun.error["message"] == "Session not found"
+        assert begun.error["message"].startswith("The session has ended: Invalid API key; ")
         assert quiet.status == 404
-        assert listen.error["message"] == "Invalid API key"
+        assert listen.error["message"] == "Invalid API key"  # has no effect to doubt
         assert silent.status == 403
         assert time.perf_counter() - began_s < 10  # calls are given 30 s
         assert one.ask("ping").status == 403

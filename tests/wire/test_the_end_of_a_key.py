@@ -16,6 +16,7 @@ import pytest
 from open_mcp_gateway.app import LOOK_S
 from open_mcp_gateway.catalog.model import Isolation
 from open_mcp_gateway.names import Namespace, ServerId
+from open_mcp_gateway.outbound.link import DOUBT
 from tests.rawhttp import Wire, request
 from tests.wire.conftest import MakeClient
 from tests.wire.faces import KEY, Face, call, face, local, new_store
@@ -79,16 +80,24 @@ class Opened:
         """Waits until all of it has ended, and looks what each was told; ``told`` is part of the
         text."""
         assert [event for event in self.reading.events() if event.data] == []
-        assert self.begun.error["message"] == "Session not found"
-        assert self.quiet.status == 404
-        assert told in self.listening.error["message"]
+        for mine, expected in ((self.begun, 200), (self.quiet, 404)):
+            assert mine.status == expected
+            message = mine.error["message"]
+            assert message.startswith("The session has ended: ")
+            assert told in message
+            assert message.endswith(DOUBT)
+        message = self.listening.error["message"]
+        assert told in message
+        assert DOUBT not in message
         assert self.stateless.status == status
+        assert self.stateless.error["message"].endswith(DOUBT)
         assert self.sse.stream.ended()
         for wire in (*self.envelopes, *self.starting):
             answer = wire.receive()
-            message = json.loads(answer.body)
-            assert (answer.status, message["id"]) == (status, 1), answer
-            assert told in message["error"]["message"]
+            failure = json.loads(answer.body)
+            assert (answer.status, failure["id"]) == (status, 1), answer
+            assert told in failure["error"]["message"]
+            assert failure["error"]["message"].endswith(DOUBT) == (wire in self.envelopes)
         assert self.beginning.status == 404
 
     def goes_on(self) -> None:

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 
 from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.auth.principal import Permission, Principal
-from open_mcp_gateway.errors import Busy, InvalidRequest, NotFound
+from open_mcp_gateway.errors import Busy, GatewayError, InvalidRequest, NotFound
 from open_mcp_gateway.inbound.arrival import Arrival
 from open_mcp_gateway.inbound.batch import is_response
 from open_mcp_gateway.inbound.handlers import Handler, McpStream
@@ -54,13 +54,17 @@ class SseSession:
 
     def abandon(self) -> None:
         """The connection is gone, and with it the session."""
-        if not self.core.closed:
-            self._forget(self)
-            self.core.close()
+        self.close("its stream is gone")
 
     def end(self) -> None:
-        """End the session, and its connection."""
-        self.abandon()
+        """End the session at rest, and its connection."""
+        self.close("nothing more is taken")
+
+    def close(self, why: str) -> None:
+        """End the session, and its connection if that is still there."""
+        if not self.core.closed:
+            self._forget(self)
+            self.core.close(why)
         self.outlet.close()
 
 
@@ -136,11 +140,12 @@ class SseEndpoint:
         session.core.permit = permit  # by the definition and the rights that hold now
         return session
 
-    def end_if(self, unwanted: Callable[[SseSession], bool]) -> None:
-        """End every session that ``unwanted`` says so of."""
+    def lock_out(self, loss: Callable[[Permit], GatewayError | None]) -> None:
+        """End every session where ``loss`` says why its caller may not have it any more."""
         for session in tuple(self._sessions.values()):
-            if unwanted(session):
-                session.end()
+            error = loss(session.core.permit)
+            if error is not None:
+                session.close(error.public)
 
     def rejoin(self, server_id: ServerId) -> None:
         """A connection to a server has opened."""

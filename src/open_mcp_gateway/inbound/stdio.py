@@ -19,7 +19,7 @@ from msgspec import UNSET, Raw
 from open_mcp_gateway.access.authorize import authorize_by_id
 from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.auth.principal import Permission, Principal
-from open_mcp_gateway.errors import InvalidRequest, MalformedMessage
+from open_mcp_gateway.errors import Draining, InvalidRequest, MalformedMessage
 from open_mcp_gateway.inbound.arrival import new_request_id
 from open_mcp_gateway.inbound.batch import (
     Answers,
@@ -53,6 +53,8 @@ FLUSH_S: Final = 0.5
 """How long the last words may take when the program is told to end."""
 
 SWEEP_S: Final = 5.0
+
+ENDING: Final = "gateway-stdio was told to end"
 
 Deliver = Callable[[bytes | None], None]
 """Takes the one answer to a request; None: there will be none."""
@@ -279,8 +281,10 @@ class StdioFace:
 
     def _close(self) -> None:
         self._modern.end_listening()
+        self._modern.end_if(lambda _: Draining(ENDING))
+        self._forwarder.end_if(lambda _: Draining(ENDING))
         if self._session is not None:
-            self._session.close()
+            self._session.close(ENDING)
 
 
 class _Request:

@@ -8,6 +8,8 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from open_mcp_gateway.inbound.arrival import new_request_id
+from open_mcp_gateway.outbound.link import DOUBT
+from open_mcp_gateway.pipeline.endings import SESSION_ENDED
 from open_mcp_gateway.pipeline.modern import era_refusal
 from open_mcp_gateway.pipeline.reply import failure_of
 from open_mcp_gateway.protocol.faults import (
@@ -76,9 +78,13 @@ class StdioWords:
             return message
         if origin.code == _NOT_FOUND:
             code, text = SERVER_NOT_FOUND, f"Server '{self._server_id}' not found in catalog"
+            if failure.error.message.endswith(DOUBT):  # not any more
+                text += DOUBT
         elif origin.code == _UNAVAILABLE:
             text = f"Failed to connect to server: {failure.error.message}"
             code = SERVER_UNAVAILABLE
+        elif origin.code == SESSION_ENDED:
+            code, text = INTERNAL_ERROR, failure.error.message
         else:
             return message
         raw_id = None if failure.id is UNSET else bytes(failure.id)

@@ -7,6 +7,7 @@ from typing import ClassVar, Protocol
 
 from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.errors import GatewayError, UpstreamBroken, UpstreamUnavailable
+from open_mcp_gateway.outbound.link import DOUBT
 from open_mcp_gateway.outbound.peer import Manner, Question, Ticket
 from open_mcp_gateway.pipeline import narrowing
 from open_mcp_gateway.pipeline.errand import Errand, Means
@@ -168,6 +169,15 @@ class Exchange(Errand):
     def abandon(self) -> None:
         """Nobody can receive the answer any more: the server may stop working on it."""
         self.cancel("client disconnected")
+
+    def end(self, error: GatewayError) -> None:
+        """Stop, and say why to both sides; what was sent may have taken effect."""
+        if not self.over:
+            reason = error.public
+            if self.ticket is not None and self._latest_s != math.inf:
+                error.public += DOUBT
+            Exchange.cancel(self, reason)  # whatever else cancelling does: this is another end
+            self.fail(error)
 
     def cancel(self, reason: str) -> None:
         """Stop, and tell the server by its era's rule. Nothing more comes out of here."""

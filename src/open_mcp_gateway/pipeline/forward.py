@@ -50,8 +50,7 @@ class Forwarder:
         for errand in tuple(self._running):
             error = loss(errand.permit)
             if error is not None:
-                errand.abandon()
-                errand.fail(error)
+                errand.end(error)
 
     def forward(
         self,
@@ -155,6 +154,11 @@ class _Brief(Errand):
             self.over = True
             self._responder.respond(reply)
         return True
+
+    def end(self, error: GatewayError) -> None:
+        """Stop waiting, and say why."""
+        self.abandon()
+        self.fail(error)
 
     def abandon(self) -> None:
         self._running.discard(self)

@@ -188,12 +188,6 @@ class _ModernExchange(Exchange):
     seal: StateSeal
     mirrored: Routing | None
 
-    def end(self, error: GatewayError) -> None:
-        """Stop, and tell both sides."""
-        if not self.over:
-            self.cancel(error.public)
-            self.fail(error)
-
     def complete(self) -> None:
         """The orderly end of a subscription (basic/utilities/subscriptions)."""
         if not self.over and self.call.id is not None:

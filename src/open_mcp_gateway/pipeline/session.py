@@ -18,6 +18,7 @@ from open_mcp_gateway.pipeline import narrowing, notices
 from open_mcp_gateway.pipeline.agreement import for_upstream, manner_for, may_be_asked, string_in
 from open_mcp_gateway.pipeline.attachment import REMEMBERED, Attachment
 from open_mcp_gateway.pipeline.backlog import Backlog
+from open_mcp_gateway.pipeline.endings import session_ended
 from open_mcp_gateway.pipeline.errand import Errand, Means
 from open_mcp_gateway.pipeline.exchange import Exchange
 from open_mcp_gateway.pipeline.questions import Channel, Questions
@@ -284,15 +285,14 @@ class ClientSession:
         if self.on_rest is not None and not self._running:
             self.on_rest()
 
-    def close(self) -> None:
-        """The client is gone for good: nothing of it stays. Safe to call twice."""
+    def close(self, why: str = "its client is gone") -> None:
+        """The session has ended for good: nothing of it stays. Safe to call twice."""
         if self.closed:
             return
         self.closed = True
-        if self._opening is not None:
-            self._opening.end(NotFound("Session not found"))
-        for exchange in tuple(self._running.values()):
-            exchange.end(NotFound("Session not found"))
+        for waiting in (self._opening, *self._running.values()):
+            if waiting is not None:
+                waiting.end(session_ended(why))
         self._questions.refuse_all()
         self._backlog.take()
         self.attachment.leave()

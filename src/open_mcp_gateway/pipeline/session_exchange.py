@@ -91,12 +91,6 @@ class SessionExchange(Exchange):
         if isinstance(self.sink, Waiting):
             self.sink.hold_open()
 
-    def end(self, error: GatewayError) -> None:
-        """Stop, and say so to both sides."""
-        if not self.over:
-            super().cancel(error.public)
-            self.fail(error)
-
     def asked(self, question: Question) -> None:
         if self.over:
             question.refuse(INTERNAL_ERROR, "the call is over")

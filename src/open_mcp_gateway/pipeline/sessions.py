@@ -8,7 +8,7 @@ from typing import Final
 
 from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.auth.principal import Principal
-from open_mcp_gateway.errors import Busy, NotFound
+from open_mcp_gateway.errors import Busy, GatewayError, NotFound
 from open_mcp_gateway.names import KeyId, ServerId
 from open_mcp_gateway.pipeline.errand import Means
 from open_mcp_gateway.pipeline.reply import Outlet
@@ -103,9 +103,9 @@ class HttpSession:
             if stream.ended and stream is not self.standalone:
                 del self._streams[stream.stream_id]
 
-    def close(self) -> None:
+    def close(self, why: str = "its client is gone") -> None:
         """End the session and every stream of it."""
-        self.core.close()
+        self.core.close(why)
         for stream in self._streams.values():
             stream.end()
         self._streams.clear()  # connections may know the session for a while yet
@@ -185,8 +185,8 @@ class Sessions:
             core.rejoin()
         return session
 
-    def end(self, session: HttpSession) -> None:
-        """End it. Safe to call twice."""
+    def end(self, session: HttpSession, why: str = "its client ended it") -> None:
+        """End it; ``why`` is for who has a call in flight. Safe to call twice."""
         if session.core.closed:
             return
         self._opening.discard(session)
@@ -196,13 +196,20 @@ class Sessions:
         own.discard(session)
         if not own:
             self._open.pop(key_id, None)
-        session.close()
+        session.close(why)
 
     def end_if(self, unwanted: Callable[[HttpSession], bool]) -> None:
         """End every session that ``unwanted`` says so of."""
         for session in (*self._sessions.values(), *self._opening):
             if unwanted(session):
                 self.end(session)
+
+    def lock_out(self, loss: Callable[[Permit], GatewayError | None]) -> None:
+        """End every session where ``loss`` says why its caller may not have it any more."""
+        for session in (*self._sessions.values(), *self._opening):
+            error = loss(session.core.permit)
+            if error is not None:
+                self.end(session, error.public)
 
     def rejoin(self, server_id: ServerId) -> None:
         """A connection to a server has opened."""

@@ -16,6 +16,8 @@ from open_mcp_gateway.errors import (
     UpstreamUnavailable,
 )
 from open_mcp_gateway.inbound.stdio_words import StdioWords
+from open_mcp_gateway.outbound.link import DOUBT
+from open_mcp_gateway.pipeline.endings import session_ended
 
 ALONE = StdioWords("x", relayed=False)
 RELAYED = StdioWords("x", relayed=True)
@@ -64,6 +66,17 @@ OURS = (
     b'{"jsonrpc":"2.0","id":7,"error":{"code":-32002,"message":"down",'
     b'"data":{"code":"upstream_unavailable","request_id":"r"}}}'
 )
+
+
+def test_only_what_is_not_in_the_catalog_is_said_not_to_be() -> None:
+    error = told(session_ended("its key"), modern=False)
+    assert (error["code"], error["message"]) == (-32603, "The session has ended: its key")
+    assert error["data"]["code"] == "session_ended"
+
+
+def test_a_call_whose_server_was_taken_from_its_caller_may_have_taken_effect() -> None:
+    error = told(NotFound(f"gone{DOUBT}"), modern=False)
+    assert error["message"] == f"Server 'x' not found in catalog{DOUBT}"
 
 
 def test_failures_of_the_gateway_between_are_told_like_our_own() -> None:
