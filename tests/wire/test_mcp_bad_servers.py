@@ -18,7 +18,7 @@ import pytest
 
 from tests.rawhttp import request
 from tests.wire.conftest import MakeClient
-from tests.wire.faces import AUTH, JSON, Face, face, server
+from tests.wire.faces import AUTH, JSON, Face, face, local, server
 from tests.wire.mcp_client import MODERN, Client, Json, Reply, mirror, remote, talker
 
 MEGABYTE: Final = 1024 * 1024
@@ -187,9 +187,31 @@ def test_every_answer_gets_somewhere_however_deep(front: Face, client: MakeClien
                 one.call("raw", id="mine", line=line, nested=nested),
                 stateless.tool("raw", id="mine", line=line, nested=nested),
             ):
-                assert b'"id":"mine"' in reply.body
+                body = reply.body
+                assert b'"id":"mine"' in body
+                assert b'"result"' in body or b"nested too deeply" in body
                 reply.leave()
         one.end()
+
+
+DEEP_HANDSHAKE: Final = """
+import json, sys
+for line in sys.stdin:
+    deep = "[" * int(sys.argv[1]) + "]" * int(sys.argv[1])
+    result = '{"supportedVersions":["2026-07-28"],"capabilities":{},"x":%s}' % deep
+    raw_id = json.dumps(json.loads(line).get("id"))
+    print('{"jsonrpc":"2.0","id":%s,"result":%s}' % (raw_id, result), flush=True)
+"""
+
+
+def test_a_handshake_that_is_too_deep_is_the_servers_fault(client: MakeClient) -> None:
+    depths = range(950, 1000, 3)
+    servers = (local(f"deep-{one}", "-c", DEEP_HANDSHAKE, str(one)) for one in depths)
+    with face("hot", *servers) as front:
+        replies = [client(front, f"deep-{one}").tool("echo") for one in depths]
+        told = [reply.body for reply in replies]
+        assert not [text for text in told if b"nternal error" in text]
+        assert any(b"handshake with JSON nested too deeply" in text for text in told)
 
 
 def test_a_flood_of_notifications(front: Face, client: MakeClient) -> None:

@@ -8,12 +8,17 @@ from typing import Protocol
 from open_mcp_gateway.errors import GatewayError, InternalError, UpstreamBroken
 from open_mcp_gateway.outbound.peer import Waiter
 from open_mcp_gateway.protocol.jsonrpc import Call
+from open_mcp_gateway.protocol.nesting import gave_up_reading
 
 _log = logging.getLogger(__name__)
 
 
-def not_handed_on(error: Exception, server: str) -> InternalError:
-    """What a waiter is told when ``error`` came of handing an answer on to it. Goes to the log."""
+def not_handed_on(error: Exception, server: str) -> GatewayError:
+    """What a waiter is told when ``error`` came of handing an answer on to it. Goes to the log, if
+    that is no fault of the server's."""
+    if gave_up_reading(error):
+        text = "answered with JSON nested too deeply; the call may have taken effect"
+        return UpstreamBroken(f"Server '{server}' {text}")
     _log.error("answer could not be handed on", exc_info=error, extra={"server": server})
     return InternalError("internal error")
 

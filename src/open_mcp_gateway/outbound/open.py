@@ -12,6 +12,7 @@ from open_mcp_gateway.outbound.peer import ANY_MANNER, Manner, Peer
 from open_mcp_gateway.outbound.remote import open_remote
 from open_mcp_gateway.outbound.settings import OutboundSettings
 from open_mcp_gateway.outbound.verdicts import EraVerdicts
+from open_mcp_gateway.protocol.nesting import gave_up_reading
 
 
 class Opener(Protocol):
@@ -37,6 +38,15 @@ def opener_for(
     known = EraVerdicts() if verdicts is None else verdicts
 
     async def open_entry(entry: CatalogEntry, manner: Manner = ANY_MANNER) -> Peer:
+        try:
+            return await open_runtime(entry, manner)
+        except RecursionError as error:
+            if not gave_up_reading(error):
+                raise
+            text = "answered the handshake with JSON nested too deeply"
+            raise UpstreamUnavailable(f"Server '{entry.spec.id}' {text}") from error
+
+    async def open_runtime(entry: CatalogEntry, manner: Manner) -> Peer:
         runtime = entry.spec.runtime
         if isinstance(runtime, LocalProcess):
             return await open_local(entry, manner, settings, known, environ)
