@@ -40,6 +40,7 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Face]:
     with listening("dual_everything", "http", Path(log)) as url:
         servers = (
             talker("legacy", "legacy"),
+            talker("mute", "legacy", interactive=False),
             talker("modern", "modern"),
             mirror("mirror", "legacy"),
             mirror("mirror-modern", "modern"),
@@ -319,6 +320,29 @@ def test_subscriptions_are_each_ones_own(front: Face, client: MakeClient) -> Non
     # With the last subscriber the subscription is gone at the server too.
     assert one.call("touch", uri="test://shared").text() == "touched"
     assert streams[0].is_silent(0.02)
+    one.end()
+
+
+@pytest.mark.parametrize("server_id", ["legacy", "mute"])
+def test_who_has_no_session_changes_nothing_for_those_that_have(
+    front: Face, client: MakeClient, server_id: str
+) -> None:
+    one = client(front, server_id).initialize()
+    stream = one.listen()
+    stream.event()
+    assert one.ask("resources/subscribe", {"uri": "test://kept"}).result == {}
+    for method in ("resources/unsubscribe", "Resources/Unsubscribe", "resources/subscribe"):
+        for uri in ("test://kept", "test://left"):
+            answer = envelope(front, server_id, method, {"uri": uri}, OTHER_KEY)
+            assert answer["error"]["code"] == -32601
+    for method in ("logging/setLevel", "Logging/SetLevel"):
+        level = envelope(front, server_id, method, {"level": "emergency"}, OTHER_KEY)
+        assert level["error"]["code"] == -32601
+    seen = one.ask("test/seen").result["seen"]
+    assert not [message for message in seen if message.get("method") == "logging/setLevel"]
+    assert one.call("touch", uri="test://kept").text() == "touched"
+    assert stream.next()["params"] == {"uri": "test://kept"}
+    stream.leave()
     one.end()
 
 

@@ -20,9 +20,6 @@ from open_mcp_gateway.supervisor.lease import Lease
 
 MAX_SUBSCRIPTIONS: Final = 1000
 
-REMEMBERED: Final = frozenset({"logging/setLevel", "resources/subscribe", "resources/unsubscribe"})
-"""Requests by which a server remembers something of a client."""
-
 
 class Attachment:
     """Where one session is attached; nowhere before its first call."""

@@ -14,6 +14,7 @@ from open_mcp_gateway.pipeline import narrowing, notices
 from open_mcp_gateway.pipeline.errand import Errand, Means
 from open_mcp_gateway.pipeline.exchange import Exchange
 from open_mcp_gateway.pipeline.opening import initialize_result
+from open_mcp_gateway.pipeline.remembered import REMEMBERED, without_session
 from open_mcp_gateway.pipeline.reply import ACCEPTED, Reply, Responder, failed, rpc_failure
 from open_mcp_gateway.pipeline.sink import ReplySink
 from open_mcp_gateway.pipeline.states import refuse_states
@@ -67,6 +68,8 @@ class Forwarder:
         """
         try:
             permit = self.permits.get(principal, server_id)
+            if call.method in REMEMBERED:
+                raise without_session(call.method, server_id)
             if call.params is not None:
                 refuse_states(call.params)
                 if "_meta" in call.params:

@@ -26,6 +26,7 @@ from open_mcp_gateway.pipeline.members import (
     string,
     strings,
 )
+from open_mcp_gateway.pipeline.remembered import REMEMBERED
 from open_mcp_gateway.protocol.jsonrpc import Call, Params, encode
 from open_mcp_gateway.protocol.spelling import folded, spellings
 from open_mcp_gateway.protocol.surrogates import Lenient
@@ -54,8 +55,9 @@ _NAMES_NONE: Final = frozenset(
         *("resources/read", "resources/subscribe", "resources/unsubscribe"),
     }
 )
-_OTHERWISE_SPELT: Final = frozenset(method.casefold() for method in (*LISTS, _LISTEN))
-"""What a server may take for one of these, whose answers would not be looked at."""
+_OTHERWISE_SPELT: Final = frozenset(method.casefold() for method in (*LISTS, _LISTEN, *REMEMBERED))
+"""What a server may take for one of these: the answers of the first would not be looked at, and the
+last would change for all who share a connection what the server remembers for one."""
 
 _NO_TASK: Final = "Task not found"
 _IN_ANY: Final = spellings({"_meta"})
@@ -121,7 +123,7 @@ class Handles:
 
         Raises:
             InvalidParams: as if they did not exist, or it is not clear which are meant.
-            UnknownMethod: a method that hands out or takes handles, in another case.
+            UnknownMethod: a method that is looked at here or elsewhere, in another case.
         """
         params, method = call.params, call.method
         if params is not None and "_meta" in params and _may_relate(bytes(params["_meta"])):

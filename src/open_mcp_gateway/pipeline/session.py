@@ -16,12 +16,13 @@ from open_mcp_gateway.errors import Busy, InvalidRequest, NotFound
 from open_mcp_gateway.outbound.peer import ANY_MANNER, Handshake, Manner, Question
 from open_mcp_gateway.pipeline import narrowing, notices
 from open_mcp_gateway.pipeline.agreement import for_upstream, manner_for, may_be_asked, string_in
-from open_mcp_gateway.pipeline.attachment import REMEMBERED, Attachment
+from open_mcp_gateway.pipeline.attachment import Attachment
 from open_mcp_gateway.pipeline.backlog import Backlog
 from open_mcp_gateway.pipeline.endings import session_ended
 from open_mcp_gateway.pipeline.errand import Errand, Means
 from open_mcp_gateway.pipeline.exchange import Exchange
 from open_mcp_gateway.pipeline.questions import Channel, Questions
+from open_mcp_gateway.pipeline.remembered import REMEMBERED
 from open_mcp_gateway.pipeline.reply import failure_of
 from open_mcp_gateway.pipeline.session_exchange import Opening, RememberedExchange, SessionExchange
 from open_mcp_gateway.pipeline.sink import Sink

@@ -196,6 +196,20 @@ async def test_a_notification_is_passed_on_and_over() -> None:
         assert (lease.begun, lease.failures) == (1, [False])
 
 
+@pytest.mark.parametrize(
+    "method", ["logging/setLevel", "resources/subscribe", "resources/unsubscribe"]
+)
+async def test_what_a_server_remembers_needs_a_session(method: str) -> None:
+    async with counter() as place:  # nothing is started for it either
+        caller, exchange = place.send(Call(method, b"1", {"uri": Raw(b'"u"')}))
+        assert exchange is None
+        assert (caller.reply.status, caller.error["code"]) == (404, METHOD_NOT_FOUND)
+        assert caller.error["message"] == (
+            f"'{method}' needs a session: open one with 'initialize' (over HTTP at /servers/a/mcp)"
+        )
+        assert place.desk.manners == []
+
+
 async def test_initialize_is_answered_from_the_handshake() -> None:
     async with counter(HandLease()) as place:
         caller, exchange = place.send(Call("initialize", b"1", {}))

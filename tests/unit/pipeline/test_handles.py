@@ -230,7 +230,16 @@ def test_no_other_spelling_or_method_leads_to_a_handle(sly: Call) -> None:
         handles.check(BOB, SERVER, sly)
 
 
-@pytest.mark.parametrize("method", ["Tools/List", "TASKS/LIST", "Subscriptions/listen"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "Tools/List",
+        "TASKS/LIST",
+        "Subscriptions/listen",
+        "Resources/Unsubscribe",
+        "logging/setlevel",
+    ],
+)
 def test_a_method_whose_answers_matter_has_one_spelling(method: str) -> None:
     with pytest.raises(UnknownMethod):
         Handles().check(ALICE, SERVER, Call(method, b"1"))
