@@ -221,15 +221,26 @@ class LegacyTalker(Talker):
                 self.reply(message, result | {"serverInfo": INFO})
             case "ping" | "logging/setLevel":
                 self.seen.append(message)
-                self.reply(message, {})
+                self.go_on(message, self.done(message, params), None)
             case "resources/subscribe":
-                self.subscribed.add(params["uri"])
-                self.reply(message, {})
+                self.go_on(message, self.subscribe(message, params), None)
+            case "test/subscribed":
+                self.reply(message, {"uris": sorted(self.subscribed)})
             case "resources/unsubscribe":
                 self.subscribed.discard(params["uri"])
                 self.reply(message, {})
             case _:
                 super().request(message)
+
+    def done(self, message: Json, params: Json) -> Run:
+        """Answered once the gate is open, if one is named."""
+        if "gate" in params:
+            yield params["gate"]
+        self.reply(message, {})
+
+    def subscribe(self, message: Json, params: Json) -> Run:
+        yield from self.done(message, params)
+        self.subscribed.add(params["uri"])
 
     def tool_ask(
         self, _call: Json, method: str, params: Json | None = None, id: int | str = 1

@@ -323,6 +323,39 @@ def test_subscriptions_are_each_ones_own(front: Face, client: MakeClient) -> Non
     one.end()
 
 
+def test_what_nobody_wants_any_more_is_not_left_at_the_server(
+    front: Face, client: MakeClient
+) -> None:
+    one, other = client(front, "legacy").initialize(), client(front, "legacy", key=OTHER_KEY)
+    other.initialize()
+    gate: Json = {"gate": "remembered"}
+    held = one.ask("resources/subscribe", {"uri": "test://gated"} | gate, id="s")
+    one.notify("notifications/cancelled", {"requestId": "s"})
+    assert list(held.messages()) == []
+    assert other.call("open", **gate).text() == "opened"
+    front.until(lambda: other.ask("test/subscribed").result["uris"] == [])
+    one.end()
+    other.end()
+
+
+def test_levels_that_are_asked_for_at_once_end_at_the_most_verbose(client: MakeClient) -> None:
+    with face("hot", talker("legacy", "legacy"), keys=TWO_KEYS) as running:
+        one, other = (client(running, "legacy", key=key).initialize() for key in (KEY, OTHER_KEY))
+        gate: Json = {"gate": "level"}
+        first = one.ask("logging/setLevel", {"level": "debug"} | gate)
+        assert other.ask("logging/setLevel", {"level": "error"}).result == {}
+        assert one.call("open", **gate).text() == "opened"
+        assert first.result == {}
+        seen = one.ask("test/seen").result["seen"]
+        levels = [m["params"]["level"] for m in seen if m.get("method") == "logging/setLevel"]
+        assert levels == ["debug", "debug"]
+        third = client(running, "legacy").initialize()
+        heard = [third.call("log", level=one_, data="x").is_stream for one_ in ("debug", "info")]
+        assert heard == [False, True]  # as if nobody had asked for more
+        for each in (one, other, third):
+            each.end()
+
+
 @pytest.mark.parametrize("server_id", ["legacy", "mute"])
 def test_who_has_no_session_changes_nothing_for_those_that_have(
     front: Face, client: MakeClient, server_id: str

@@ -166,6 +166,10 @@ class Exchange(Errand):
         if lease is not None:
             lease.ended(self.permit.principal.holder, failed=failed, cause=cause)
 
+    def _call_off(self, ticket: Ticket, reason: str) -> None:
+        """The server need not work on it any more."""
+        ticket.cancel(reason)
+
     def abandon(self) -> None:
         """Nobody can receive the answer any more: the server may stop working on it."""
         self.cancel("client disconnected")
@@ -186,5 +190,5 @@ class Exchange(Errand):
         self._books.discard(self)
         super().abandon()
         if self.ticket is not None:
-            self.ticket.cancel(reason)
+            self._call_off(self.ticket, reason)
         self._end(failed=True)  # not a sign of life: the server never answered

@@ -7,20 +7,19 @@ while its own calls are all that is in flight.
 
 from __future__ import annotations
 
-import contextlib
 from typing import Final, Protocol
 
 import msgspec
-from msgspec import UNSET, Raw, Struct
+from msgspec import UNSET, Struct
 
 from open_mcp_gateway.access.permit import Permit
-from open_mcp_gateway.errors import GatewayError
 from open_mcp_gateway.outbound.missed import UPDATED, missed
 from open_mcp_gateway.outbound.peer import Peer, Question
 from open_mcp_gateway.outbound.relation import CANCELLED, LOGGED, cancelled_of
 from open_mcp_gateway.pipeline.errand import Means
-from open_mcp_gateway.protocol.faults import INTERNAL_ERROR, METHOD_NOT_FOUND
-from open_mcp_gateway.protocol.jsonrpc import Call, Incoming, encode
+from open_mcp_gateway.pipeline.memory import LEVELS, Memory
+from open_mcp_gateway.protocol.faults import METHOD_NOT_FOUND
+from open_mcp_gateway.protocol.jsonrpc import Incoming, encode
 from open_mcp_gateway.protocol.surrogates import Lenient
 
 LIST_CHANGES: Final = frozenset(
@@ -30,18 +29,6 @@ LIST_CHANGES: Final = frozenset(
         "notifications/resources/list_changed",
     }
 )
-
-LEVELS: Final = (
-    "debug",
-    "info",
-    "notice",
-    "warning",
-    "error",
-    "critical",
-    "alert",
-    "emergency",
-)
-"""From the most to the least verbose (RFC 5424 section 6.2.1)."""
 
 
 class _Params(Struct):
@@ -57,7 +44,7 @@ class Listener(Protocol):
 
     @property
     def level(self) -> str | None:
-        """From which level on it wants log messages; None: whatever the server sends."""
+        """From which level on it wants log messages; None: what it would get alone."""
 
     @property
     def subscriptions(self) -> set[str]: ...
@@ -83,7 +70,7 @@ class Share:
 class Hub:
     """The audience of one upstream connection."""
 
-    __slots__ = ("_left", "_peer", "_sessions", "exclusive", "level")
+    __slots__ = ("_left", "_peer", "_sessions", "exclusive", "memory")
 
     def __init__(self, peer: Peer, *, exclusive: bool) -> None:
         self._peer = peer
@@ -94,38 +81,17 @@ class Hub:
         self.exclusive = exclusive
         """The connection belongs to one session."""
 
-        self.level: str | None = None
-        """The most verbose level that the server has agreed to."""
-
-    def tell(self, permit: Permit, means: Means, call: Call) -> None:
-        """Send a request whose answer changes nothing; not at all if the connection is gone."""
-        deadline_s = means.clock.monotonic() + means.timeout_s(permit)
-        with contextlib.suppress(GatewayError):
-            self._peer.call(permit, call, _Nobody(), deadline_s=deadline_s)
+        self.memory = Memory(peer, self.subscribers, exclusive=exclusive)
 
     def restore(self, permit: Permit, means: Means, session: Listener) -> None:
         """Tell the server what ``session`` had told the one before it, and the session that nobody
         heard what there was to hear in between."""
         for uri in session.subscriptions:
-            self.tell(permit, means, Call("resources/subscribe", b"0", {"uri": Raw(encode(uri))}))
-        needed = None if session.level is None else self.needed_level(session.level)
-        if needed is not None:
-            self.level = needed
-            level = {"level": Raw(encode(needed))}
-            self.tell(permit, means, Call("logging/setLevel", b"0", level))
+            self.memory.tell(permit, means, uri, subscribe=True)
+        if session.level is not None:
+            self.memory.have_level(permit, means, session.level)
         for message in missed(self._peer.handshake, session.subscriptions):
             session.deliver(message, urgent=False)
-
-    def needed_level(self, level: str) -> str | None:
-        """The level to ask the server for; None: it sends all that is wanted already.
-
-        One level serves all who share the connection: what was wanted before, and what most servers
-        send unasked. Each session then gets what it wants.
-        """
-        if self.exclusive:
-            return level
-        needed = min((level, self.level or "info"), key=LEVELS.index)
-        return None if needed == self.level else needed
 
     def add(self, session: Listener) -> Share:
         """``session`` hears what is said here, and counts its calls on this very connection."""
@@ -161,9 +127,16 @@ class Hub:
             self._withdraw(incoming)
             return
         meant = self._only_one_meant()
-        if meant is None or (method == LOGGED and not _wanted(meant, _read(incoming).level)):
+        if meant is None or (method == LOGGED and not self.wants(meant, incoming)):
             return
         meant.deliver(message, urgent=True)
+
+    def wants(self, session: Listener, logged: Incoming) -> bool:
+        """Whether a log message is of a level that the session wants, or has no level at all."""
+        level, wanted = _read(logged).level, session.level or self.memory.unasked
+        if wanted is None or level not in LEVELS:
+            return True
+        return LEVELS.index(level) >= LEVELS.index(wanted)
 
     def _only_one_meant(self) -> Listener | None:
         """The session that something can be about: the owner of the connection, or the one whose
@@ -189,16 +162,6 @@ class Hub:
             meant.pose(question)
 
 
-class _Nobody:
-    """A waiter for answers that change nothing."""
-
-    def answered(self, message: bytes, upstream_id: int) -> None: ...
-    def failed(self, error: GatewayError) -> None: ...
-    def related(self, message: bytes, incoming: Incoming) -> None: ...
-    def asked(self, question: Question) -> None:
-        question.refuse(INTERNAL_ERROR, "nobody is there to be asked")
-
-
 def _read(incoming: Incoming) -> _Params:
     if incoming.params is UNSET:
         return _Params()
@@ -206,9 +169,3 @@ def _read(incoming: Incoming) -> _Params:
         return _params.decode(incoming.params)
     except msgspec.DecodeError:
         return _Params()
-
-
-def _wanted(session: Listener, level: str) -> bool:
-    if session.level is None or level not in LEVELS:
-        return True
-    return LEVELS.index(level) >= LEVELS.index(session.level)

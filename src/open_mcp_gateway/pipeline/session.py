@@ -92,23 +92,23 @@ class ClientSession:
             raise InvalidRequest("this id is still in use by an earlier request of the session")
         if len(self._running) >= MAX_RUNNING:
             raise Busy("too many requests of this session are in flight", retry_after_s=1)
-        means, permit, then = self.means, self.permit, None
+        means, permit, wish = self.means, self.permit, None
         means.handles.check(permit.principal.key_id, permit.entry.spec.id, call)
         if call.method in REMEMBERED:
-            needed, then = self.attachment.remember(call)
+            needed, wish = self.attachment.remember(call)
             if needed is None:
                 sink.answer(response(raw_id, b"{}"))
                 return None
             call = needed
         elif call.params is not None and "_meta" in call.params:
             call = for_upstream(call)
-        kind = SessionExchange if then is None else RememberedExchange
+        kind = SessionExchange if wish is None else RememberedExchange
         exchange = kind(
             means, permit, call, sink, manner=self.manner, request_id=request_id, books=self
         )
         exchange.owner, exchange.share = self, None
-        if isinstance(exchange, RememberedExchange):
-            exchange.then = then
+        if wish is not None and isinstance(exchange, RememberedExchange):
+            exchange.wish(wish)
         self._running[raw_id] = exchange
         return exchange
 
@@ -176,9 +176,8 @@ class ClientSession:
 
     def _latest(self) -> SessionExchange | None:
         """The call that the server was sent last, of those in flight."""
-        return next(
-            (one for one in reversed(self._running.values()) if one.share is not None), None
-        )
+        sent = (one for one in reversed(self._running.values()) if one.share is not None)
+        return next(sent, None)
 
     def leave_word(self, message: bytes) -> None:
         """Send something on the channel, or keep it until there is one."""

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 from msgspec import UNSET
 
 from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.errors import GatewayError
-from open_mcp_gateway.outbound.peer import Manner, Question
+from open_mcp_gateway.outbound.peer import Manner, Question, Ticket
+from open_mcp_gateway.outbound.relation import LOGGED
 from open_mcp_gateway.pipeline.agreement import other_era
 from open_mcp_gateway.pipeline.errand import Errand, Means
 from open_mcp_gateway.pipeline.exchange import Exchange
 from open_mcp_gateway.pipeline.hub import Listener, Share
+from open_mcp_gateway.pipeline.memory import Memory
 from open_mcp_gateway.pipeline.questions import ANSWER_S
 from open_mcp_gateway.pipeline.sink import Sink, Waiting
 from open_mcp_gateway.protocol.eras import Era
 from open_mcp_gateway.protocol.faults import INTERNAL_ERROR
-from open_mcp_gateway.protocol.jsonrpc import Call, decode_incoming, response
+from open_mcp_gateway.protocol.jsonrpc import Call, Incoming, decode_incoming, response
 from open_mcp_gateway.supervisor.lease import Lease
 
 
@@ -27,6 +28,25 @@ class Attached(Protocol):
 
     def share(self, lease: Lease) -> Share:
         """Where calls on this connection are counted."""
+
+    def memory(self, lease: Lease) -> Memory:
+        """What this connection's server remembers."""
+
+    def wants(self, logged: Incoming) -> bool:
+        """Whether the session wants to hear of a log message."""
+
+
+class Wish(Protocol):
+    """What a session wants its server to remember."""
+
+    def sent(self, call: Call, memory: Memory) -> Call:
+        """It is sent now, in these words. Once more only after it was ``settled``."""
+
+    def heard(self, *, done: bool) -> None:
+        """The client hears that it is done, or else not: called once, whatever comes later."""
+
+    def settled(self, *, done: bool | None) -> None:
+        """Whether the server has done it; None: nobody can tell."""
 
 
 class Owner(Listener, Protocol):
@@ -79,6 +99,12 @@ class SessionExchange(Exchange):
             share.inflight -= 1
         super()._go_on()
 
+    def related(self, message: bytes, incoming: Incoming) -> None:
+        if incoming.method != LOGGED or self.owner.attachment.wants(incoming):
+            super().related(message, incoming)
+        else:
+            self.sign_of_life()
+
     def cancel(self, reason: str) -> None:
         """The client wants no answer any more: it gets none."""
         if not self.over:
@@ -108,28 +134,52 @@ class SessionExchange(Exchange):
 
 
 class RememberedExchange(SessionExchange):
-    """A call by which a server remembers something; ``then`` hears whether it does."""
+    """A call by which a server remembers something. Started once it is told what is wished.
 
-    __slots__ = ("then",)
+    It is never called off at the server, and its outcome counts whether anybody waits or not:
+    nobody could tell what the server remembers then.
+    """
 
-    then: Callable[[bool], None] | None
+    __slots__ = ("_heard", "_wish")
+
+    def wish(self, wish: Wish) -> None:
+        """What is wanted by it."""
+        self._wish = wish
+        self._heard = False
+
+    def run(self, lease: Lease) -> bool:
+        self.call = self._wish.sent(self.call, self.owner.attachment.memory(lease))
+        try:
+            return super().run(lease)
+        finally:
+            if self.ticket is None:  # it was not sent after all
+                self._wish.settled(done=False)
 
     def answered(self, message: bytes, upstream_id: int) -> None:
-        self._tell(done=decode_incoming(message).error is UNSET)
+        done = decode_incoming(message).error is UNSET
+        self._hear(done=done)
+        self._wish.settled(done=done)
         super().answered(message, upstream_id)
 
+    def failed(self, error: GatewayError) -> None:
+        self._hear(done=False)
+        self._wish.settled(done=None)
+        super().failed(error)
+
     def fail(self, error: GatewayError) -> None:
-        self._tell(done=False)
+        self._hear(done=False)
         super().fail(error)
 
     def cancel(self, reason: str) -> None:
-        self._tell(done=False)
+        self._hear(done=False)
         super().cancel(reason)
 
-    def _tell(self, *, done: bool) -> None:
-        then, self.then = self.then, None
-        if then is not None:
-            then(done)
+    def _call_off(self, ticket: Ticket, reason: str) -> None: ...
+
+    def _hear(self, *, done: bool) -> None:
+        if not self._heard:
+            self._heard = True
+            self._wish.heard(done=done)
 
 
 class Opening(Errand):

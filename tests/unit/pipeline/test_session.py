@@ -590,13 +590,194 @@ async def test_subscriptions() -> None:
         assert first.begun - len(first.failures) == 1
         two.close()
         assert sent(here)[-1] == ("unsubscribe", "u")
-        here.peer.waiters[0].answered(b"", 1)
-        here.peer.waiters[0].failed(UpstreamBroken("no"))
         here.peer.waiters[0].related(*note("x"))
         question = Asked()
         here.peer.waiters[0].asked(question)
         assert question.refusals == ["nobody is there to be asked"]
+        here.peer.answer({"result": {}})
         assert first.begun == len(first.failures)
+
+
+async def test_levels_that_are_asked_for_at_once() -> None:
+    async with place(lease()) as here:
+        one, two, three = here.opened(), here.opened(), here.opened()
+        asked(one, "logging/setLevel", level="debug")
+        asked(two, "logging/setLevel", level="error")  # that of the other may be refused
+        assert sent(here) == [("setLevel", "debug"), ("setLevel", "debug")]
+        here.peer.answer({"error": {}})
+        here.peer.answer({"result": {}})
+        assert (one.level, two.level) == (None, "error")
+        assert asked(three, "logging/setLevel", level="debug").answers
+        assert len(sent(here)) == 2
+
+
+@pytest.mark.parametrize("first", [{"result": {}}, {"error": {}}, UpstreamTimeout("late")])
+async def test_levels_that_a_server_takes_in_another_order(first: Any) -> None:
+    async with place(lease()) as here:
+        one, two = here.opened(), here.opened()
+        asked(one, "logging/setLevel", level="error")
+        asked(two, "logging/setLevel", level="debug")
+        if isinstance(first, UpstreamTimeout):
+            here.peer.waiters.pop(0).failed(first)
+        else:
+            here.peer.answer(first)
+        here.peer.answer({"result": {}})
+        asked_for = [("setLevel", "info"), ("setLevel", "debug")]
+        told = [] if first == {"error": {}} else [("setLevel", "debug")]
+        assert sent(here) == asked_for + told
+        for _ in told:
+            here.peer.answer({"result": {}})
+        assert here.peer.waiters == []
+        assert len(sent(here)) == 2 + len(told)
+
+
+async def test_levels_that_come_out_when_the_server_is_another() -> None:
+    async with place(lease()) as here:
+        session, other, old = here.opened(), here.opened(), here.peer
+        asked(session, "logging/setLevel", level="debug")
+        here.desk.running = lease()
+        session.rejoin()
+        other.rejoin()
+        old.answer({"result": {}})
+        assert session.level == "debug"
+        assert sent(here) == [("setLevel", "debug")]
+        here.peer.waiters.pop(0).failed(UpstreamTimeout("late"))
+        assert len(sent(here)) == 1  # it would go on for ever
+        asked(other, "logging/setLevel", level="debug")
+        assert len(sent(here)) == 2
+
+
+async def test_who_set_no_level_hears_what_it_would_hear_alone() -> None:
+    async with place(lease()) as here:
+        silent, other = here.opened(), here.opened()
+
+        def heard() -> list[str]:
+            """Of what the server sends to nobody in particular, and on the stream of a call."""
+            sink = asked(silent, "tools/call", 9, name="x")
+            waiter = here.peer.waiters[-1]
+            for level in ("debug", "info", "odd"):
+                audience_of(here.peer).notified(*note("notifications/message", level=level))
+                waiter.related(*note("notifications/message", level=level))
+            waiter.answered(b'{"jsonrpc":"2.0","id":7,"result":{}}', 7)
+            here.peer.waiters.remove(waiter)
+            return [json.loads(one)["params"]["level"] for one in sink.messages]
+
+        everything = [level for level in ("debug", "info", "odd") for _ in range(2)]
+        assert heard() == everything  # nobody has made the server say that
+        asked(other, "logging/setLevel", level="emergency")
+        here.peer.answer({"error": {}})
+        assert heard() == everything
+        asked(other, "logging/setLevel", level="debug")
+        here.peer.waiters.pop(0).failed(UpstreamTimeout("late"))
+        assert heard() == everything[2:]
+        asked(other, "logging/setLevel", level="debug")
+        here.peer.answer({"result": {}})
+        assert heard() == everything[2:]
+        asked(silent, "logging/setLevel", level="debug")
+        assert heard() == everything
+    async with place(lease()) as here:
+        alone = here.opened(roots={})
+        asked(alone, "logging/setLevel", level="error")
+        sink = asked(alone, "tools/call", 2, name="x")
+        here.peer.waiters[-1].related(*note("notifications/message", level="debug"))
+        here.peer.answer({"result": {}})
+        here.peer.waiters[-1].related(*note("notifications/message", level="warning"))
+        assert [json.loads(one)["params"]["level"] for one in sink.messages] == ["debug"]
+
+
+END_OF = {
+    "cancelled": lambda session: session.notification(
+        call("notifications/cancelled", None, requestId=1)
+    ),
+    "closed": lambda session: session.close(),
+}
+
+
+@pytest.mark.parametrize("end", END_OF)
+@pytest.mark.parametrize("capabilities", [{}, {"roots": {}}])
+async def test_a_subscription_that_nobody_waited_for_is_ended(
+    end: str, capabilities: dict[str, Any]
+) -> None:
+    async with place(lease()) as here:
+        session = here.opened(**capabilities)
+        sink = asked(session, "resources/subscribe", 1, uri="u")
+        END_OF[end](session)
+        assert (sink.outcomes, session.subscriptions, here.peer.cancelled) == (1, set(), [])
+        assert sent(here) == [("subscribe", "u")]  # there is nothing to end yet
+        here.peer.answer({"result": {}})
+        assert sent(here) == [("subscribe", "u"), ("unsubscribe", "u")]
+        here.peer.answer({"result": {}})
+        assert (here.peer.waiters, sink.outcomes, len(sent(here))) == ([], 1, 2)
+
+
+async def test_a_subscription_that_may_be_there_is_ended_unless_it_is_wanted() -> None:
+    async with place(lease()) as here:
+        one, two = here.opened(), here.opened()
+        for session in (one, two):
+            asked(session, "resources/subscribe", 1, uri="u")
+        here.peer.waiters.pop(0).failed(UpstreamTimeout("late"))
+        assert one.subscriptions == set()
+        here.peer.answer({"result": {}})
+        assert sent(here) == [("subscribe", "u")] * 2
+        asked(one, "resources/subscribe", 2, uri="v")
+        here.peer.waiters.pop(0).failed(UpstreamTimeout("late"))
+        assert sent(here)[2:] == [("subscribe", "v"), ("unsubscribe", "v")]
+        asked(one, "resources/subscribe", 3, uri="w")
+        one.notification(call("notifications/cancelled", None, requestId=3))
+        here.peer.waiters.pop().answered(b'{"jsonrpc":"2.0","id":7,"error":{}}', 7)
+        assert sent(here)[4:] == [("subscribe", "w")]
+        here.peer.refusal = Busy("no room")
+        assert asked(one, "resources/subscribe", 4, uri="x").errors
+        here.peer.refusal = None
+        assert (one.subscriptions, len(sent(here))) == (set(), 5)
+
+
+async def test_subscriptions_that_cross_end_as_it_is_wanted() -> None:
+    async with place(lease()) as here:
+        one, two = here.opened(), here.opened()
+        asked(one, "resources/subscribe", 1, uri="u")
+        here.peer.answer({"result": {}})
+        asked(one, "resources/unsubscribe", 2, uri="u")
+        asked(two, "resources/subscribe", 3, uri="u")
+        for _ in range(2):
+            here.peer.answer({"result": {}})
+        kinds = ["subscribe", "unsubscribe", "subscribe", "subscribe"]
+        assert [kind for kind, _ in sent(here)] == kinds
+        here.peer.answer({"result": {}})
+        assert (here.peer.waiters, len(sent(here))) == ([], 4)
+
+
+async def test_a_subscription_that_is_called_off_when_the_server_is_another() -> None:
+    async with place(lease()) as here:
+        session, old = here.opened(), here.peer
+        asked(session, "resources/subscribe", 1, uri="u")
+        here.desk.running = lease()
+        session.rejoin()
+        session.notification(call("notifications/cancelled", None, requestId=1))
+        assert sent(here) == [("subscribe", "u"), ("unsubscribe", "u")]
+        old.answer({"error": {}})
+        assert len(sent(here)) == 2
+
+
+async def test_what_is_remembered_waits_for_a_server_as_all_calls_do() -> None:
+    async with place(lease()) as here:
+        session, gone = here.opened(), here.peer
+        asked(session, "logging/setLevel", 1, level="debug")
+        gone.answer({"result": {}})
+        gone.refusal = UpstreamUnavailable("gone")
+        new = lease()
+        here.desk.coming.append(new)
+        here.desk.go_on.set()
+        sink = asked(session, "resources/subscribe", 2, uri="u")
+        assert isinstance(new.peer, ToolPeer)
+        await anyio.wait_all_tasks_blocked()
+        here.desk.running = new
+        whole = [("subscribe", "u"), ("setLevel", "debug"), ("subscribe", "u")]
+        assert sent(here) == whole
+        for _ in whole:
+            here.peer.answer({"result": {}})
+        assert len(sink.answers) == 1
+        assert (here.peer.waiters, sent(here)) == ([], whole)
 
 
 async def test_a_refused_request_leaves_nothing_behind() -> None:
