@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+from msgspec.structs import replace
 
 from open_mcp_gateway.errors import (
     GatewayError,
@@ -17,6 +18,7 @@ from open_mcp_gateway.outbound.verdicts import EraVerdicts
 from tests.wire.remotes import (
     CALL,
     INITIALIZED,
+    SETTINGS,
     Behaviour,
     Line,
     Request,
@@ -98,6 +100,25 @@ async def test_a_server_that_gives_no_new_session_is_lost() -> None:
         late: list[GatewayError] = []
         peer.on_lost(late.append)
         assert len(late) == 1
+        await peer.aclose()
+
+
+async def test_no_room_for_a_new_session_leaves_nobody_waiting() -> None:
+    """For the one connection there is, so much waits that ``initialize`` finds no place."""
+    behave, _ = forgetful()
+    narrow = replace(SETTINGS, max_connections_per_origin=1, max_send_buffer_bytes=2_430)
+    async with raw_server(behave) as server:
+        peer = await open_at(server.url, settings=narrow)
+        long = b'{"name":"x","arguments":{"text":"%b"}}' % (b"x" * 1_800)
+        # The second is shorter than ``initialize``, whose place it leaves.
+        asked = ("tools/call", CALL), ("a", None), ("tools/call", long)
+        calls = [start(peer, method, params)[1] for method, params in asked]
+        lost: asyncio.Queue[GatewayError] = asyncio.Queue()
+        peer.on_lost(lost.put_nowait)
+        for call in calls:
+            with pytest.raises(GatewayError, match="lost its session"):
+                await asyncio.wait_for(call.message(), 60)
+        assert "too many calls wait" in str(await asyncio.wait_for(lost.get(), 10))
         await peer.aclose()
 
 

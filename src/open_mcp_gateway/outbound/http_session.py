@@ -12,7 +12,7 @@ from collections.abc import Callable
 import anyio
 from msgspec import UNSET
 
-from open_mcp_gateway.errors import UpstreamError
+from open_mcp_gateway.errors import Busy, UpstreamError
 from open_mcp_gateway.outbound import http_opening as opening
 from open_mcp_gateway.outbound.answer import Reply, error_code
 from open_mcp_gateway.outbound.http import HttpPeer
@@ -275,7 +275,7 @@ class SessionPeer(HttpPeer):
                     self._on_misjudged()  # who forgets its sessions may be a newer server
                     self._stream = self._new_stream()
                     await self.listen()
-        except UpstreamError as error:
+        except (UpstreamError, Busy) as error:
             why = error.public
         except TimeoutError:
             why = f"did not open a session within {RENEW_S:g} s"
