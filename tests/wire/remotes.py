@@ -66,6 +66,8 @@ def params_of(text: bytes) -> Params | None:
 class Outcome:
     """A waiter to await; refuses a second outcome."""
 
+    whose = "whoever tests"
+
     def __init__(self) -> None:
         self._future: asyncio.Future[tuple[bytes, int] | GatewayError] = (
             asyncio.get_running_loop().create_future()

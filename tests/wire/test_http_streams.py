@@ -414,6 +414,70 @@ async def test_cancelling_while_the_stream_is_broken_says_so() -> None:
         await peer.aclose()
 
 
+async def hangs(_request: Request, line: Line) -> None:
+    await line.gone()
+
+
+async def breaks_off(_request: Request, line: Line) -> None:
+    await stream(line, event(CHANGED))
+
+
+async def falls(_request: Request, line: Line) -> None:
+    await line.cut()
+
+
+async def gateway_timeout(_request: Request, line: Line) -> None:
+    await line.reply(b"", "504 Gateway Timeout")
+
+
+async def refuses(_request: Request, line: Line) -> None:
+    await line.reply(b"", "422 Unprocessable Content")
+
+
+@pytest.mark.parametrize(
+    ("behave", "counts"),
+    [
+        (hangs, True),
+        (breaks_off, True),
+        (falls, True),
+        (gateway_timeout, True),
+        (refuses, False),
+        (plain, False),
+    ],
+)
+async def test_a_call_that_the_server_may_be_at_work_on_counts(
+    behave: Behaviour, counts: bool
+) -> None:
+    async with raw_server(sessions(behave)) as server:
+        peer = await open_at(server.url)
+        ticket, outcome = start(peer, "tools/call", CALL)
+        if behave is hangs:
+            await server.saw(lambda: "tools/call" in server.methods())
+            assert not peer.given_up_by_others("somebody else")
+            ticket.cancel("enough")
+        elif behave is plain:
+            await outcome.message()
+            ticket.cancel("too late")
+        else:
+            with pytest.raises(UpstreamBroken):
+                await outcome.message()
+        assert peer.given_up_by_others("somebody else") is counts
+        assert not peer.given_up_by_others(outcome.whose)
+        await peer.aclose()
+
+
+async def test_a_call_that_was_never_sent_does_not_count() -> None:
+    one = OutboundSettings(max_connections_per_origin=1)
+    async with raw_server(sessions(hangs)) as server:
+        peer = await open_at(server.url, settings=one)
+        start(peer, "tools/list")
+        await server.saw(lambda: "tools/list" in server.methods())
+        ticket, _ = start(peer, "tools/call", CALL)
+        ticket.cancel("enough")
+        assert not peer.given_up_by_others("somebody else")
+        await peer.aclose()
+
+
 async def ask_until_idle(requests: list[Request]) -> None:
     """Give what is under way time to arrive: a few turns of the loop without a new request."""
     count = -1

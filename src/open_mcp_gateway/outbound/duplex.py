@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Callable
 
-from msgspec import UNSET
+from msgspec import UNSET, Raw
 
 from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.auth.principal import Permission
@@ -153,11 +153,11 @@ class DuplexPeer:
             self._set_alarm(deadline_s)
         return entry
 
+    def given_up_by_others(self, whose: str) -> bool:
+        return self._unasked.given_up.by_others(whose)
+
     def notify(self, permit: Permit, call: Call) -> None:
-        try:
-            self._check(permit)
-        except UpstreamUnavailable:
-            return
+        self._check(permit)
         self.tell(call.method, call.params)
 
     @property
@@ -266,7 +266,10 @@ class DuplexPeer:
     def undelivered(self, upstream_id: int, error: GatewayError, *, doubtful: bool) -> None:
         entry = self._inflight.pop(upstream_id, None)
         if entry is not None:
-            entry.waiter.failed(entry.in_doubt(error) if doubtful else error)
+            if doubtful:
+                self._unasked.withdrawn(entry)
+                error = entry.in_doubt(error)
+            entry.waiter.failed(error)
 
     def awaits(self, upstream_id: int) -> bool:
         return upstream_id in self._inflight
@@ -288,10 +291,11 @@ class DuplexPeer:
 
         Spec: 2025-11-25 and 2026-07-28 basic/utilities/cancellation.
         """
-        if self._inflight.pop(upstream_id, None) is not None:
-            params = encode({"requestId": upstream_id, "reason": reason})
-            if not self._channel.full:
-                self._channel.send(notification(CANCELLED, params), None)
+        entry = self._inflight.pop(upstream_id, None)
+        if entry is not None:
+            self._unasked.withdrawn(entry)
+            params = {"requestId": Raw(b"%d" % upstream_id), "reason": Raw(encode(reason))}
+            self.tell(CANCELLED, params)
 
     def forget(self, upstream_id: int) -> None:
         """Forget a request without a word to the server."""
@@ -305,8 +309,6 @@ class DuplexPeer:
     # Inside
 
     def _check(self, permit: Permit) -> None:
-        if self._loss is not None or self._closing:
-            raise UpstreamUnavailable(self._gone())
         if permit.entry.spec.id != self._name or permit.permission is not Permission.MCP_CALL:
             raise InternalError("a permit was used for what it does not permit")
 
@@ -324,7 +326,7 @@ class DuplexPeer:
         entry = self._inflight.pop(upstream_id, None) if isinstance(upstream_id, int) else None
         if entry is None:
             self.strays += 1
-            _log.debug("response to no call in flight dropped", extra={"server": self._name})
+            self._unasked.stray(incoming)
             return
         try:
             message = sound(incoming, message, entry.id)
@@ -356,6 +358,7 @@ class DuplexPeer:
 
     def _fail(self, upstream_id: int, what: str) -> bool:
         """False when there is no such call."""
+        self._unasked.given_up.answered(upstream_id)
         entry = self._inflight.pop(upstream_id, None)
         if entry is not None:
             entry.waiter.failed(entry.broken(self._name, what))
@@ -364,9 +367,7 @@ class DuplexPeer:
     def _fail_all(self, what: str, detail: str) -> None:
         entries = tuple(self._inflight.values())
         self._inflight.clear()
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._alarm, self._alarm_at_s = None, NEVER_S
+        self._set_alarm(NEVER_S)
         # One error for each: it is given the caller's id later on.
         for entry in entries:
             entry.waiter.failed(entry.broken_off(self._name, what, detail))

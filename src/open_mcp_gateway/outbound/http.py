@@ -13,11 +13,7 @@ import anyio
 from msgspec import UNSET
 
 from open_mcp_gateway.access.permit import Permit
-from open_mcp_gateway.errors import (
-    Busy,
-    GatewayError,
-    InternalError,
-)
+from open_mcp_gateway.errors import Busy, GatewayError, InternalError
 from open_mcp_gateway.outbound.answer import MAX_REDIRECTS, Reply, response_in
 from open_mcp_gateway.outbound.http_call import HttpCall, Told
 from open_mcp_gateway.outbound.link import Link
@@ -128,6 +124,10 @@ class HttpPeer:
         self._check(permit)
         return self.start(call, waiter, deadline_s)
 
+    def given_up_by_others(self, whose: str) -> bool:  # noqa: ARG002 - for the other era
+        """See ``Peer``."""
+        return False
+
     def notify(self, permit: Permit, call: Call) -> None:
         """See ``Peer``."""
         self._check(permit)
@@ -234,8 +234,8 @@ class HttpPeer:
         if self._calls.pop(call.id, None) is not None:
             call.waiter.answered(message, call.id)
 
-    def fail(self, call: HttpCall, error: GatewayError) -> None:
-        """The call will have no answer."""
+    def fail(self, call: HttpCall, error: GatewayError, *, at_work: bool = False) -> None:  # noqa: ARG002 - for the other era
+        """The call will have no answer, though the server may still be ``at_work`` on it."""
         if self._calls.pop(call.id, None) is not None:
             call.waiter.failed(error)
 

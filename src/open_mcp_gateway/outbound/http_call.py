@@ -71,8 +71,8 @@ class Books(Protocol):
     def resume(self, call: HttpCall) -> bool:
         """Go on with its event stream, which broke; False where that is impossible."""
 
-    def fail(self, call: HttpCall, error: GatewayError) -> None:
-        """It will have no answer."""
+    def fail(self, call: HttpCall, error: GatewayError, *, at_work: bool = False) -> None:
+        """It will have no answer, though the server may still be ``at_work`` on it."""
 
 
 @final
@@ -178,11 +178,12 @@ class HttpCall(Collecting):
             self.peer.fail(
                 self,
                 self.peer.link.broken(f"ended its event stream without an answer{DOUBT}"),
+                at_work=True,
             )
 
     def refuse(self, text: str) -> None:
         self.peer.link.pool.withdraw(self)
-        self.peer.fail(self, self.peer.link.broken(text + DOUBT))
+        self.peer.fail(self, self.peer.link.broken(text + DOUBT), at_work=True)
 
     def unanswered(self, reply: Reply) -> None:
         """A whole response that is no answer; after a refusal nothing can have been done."""
@@ -190,9 +191,10 @@ class HttpCall(Collecting):
         if not all(map(self._event, batch)):
             return
         error = self.peer.link.failure(reply)
-        if isinstance(error, UpstreamBroken) and not 300 <= reply.status < 500:
+        in_doubt = isinstance(error, UpstreamBroken) and not 300 <= reply.status < 500
+        if in_doubt:
             error = UpstreamBroken(error.public + DOUBT)
-        self.peer.fail(self, error)
+        self.peer.fail(self, error, at_work=in_doubt)
 
     @property
     def unsent(self) -> bool:
@@ -219,7 +221,7 @@ class HttpCall(Collecting):
         link = self.peer.link
         # What befell the attempt to go on is no word about the call, which was sent before it.
         error = link.broken(fault.text + DOUBT) if resuming else link.call_error(fault)
-        self.peer.fail(self, error)
+        self.peer.fail(self, error, at_work=resuming or fault.sent)
 
 
 class Resumption:

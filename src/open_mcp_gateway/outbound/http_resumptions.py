@@ -30,8 +30,8 @@ class Books(Protocol):
     def awaits(self, call: HttpCall) -> bool:
         """Whether the call has no outcome yet."""
 
-    def fail(self, call: HttpCall, error: GatewayError) -> None:
-        """It will have no answer."""
+    def fail(self, call: HttpCall, error: GatewayError, *, at_work: bool = False) -> None:
+        """It will have no answer, though the server may still be ``at_work`` on it."""
 
 
 class Resumptions:
@@ -79,7 +79,8 @@ class Resumptions:
     def give_up(self, call: HttpCall, why: str) -> None:
         """End the call, which was sent and may have been carried out."""
         text = "broke off its event stream and does not go on with it"
-        self._peer.fail(call, self._peer.link.broken(f"{text} ({why}){DOUBT}"))
+        error = self._peer.link.broken(f"{text} ({why}){DOUBT}")
+        self._peer.fail(call, error, at_work=True)
 
     def _resume(self, call: HttpCall) -> None:
         del self._timers[call]

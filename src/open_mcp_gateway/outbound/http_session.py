@@ -12,7 +12,7 @@ from collections.abc import Callable
 import anyio
 from msgspec import UNSET
 
-from open_mcp_gateway.errors import Busy, UpstreamError
+from open_mcp_gateway.errors import Busy, GatewayError, UpstreamError
 from open_mcp_gateway.outbound import http_opening as opening
 from open_mcp_gateway.outbound.answer import Reply, error_code
 from open_mcp_gateway.outbound.http import HttpPeer
@@ -116,7 +116,17 @@ class SessionPeer(HttpPeer):
         call.resumption = None
         super().send(call)
 
+    def given_up_by_others(self, whose: str) -> bool:
+        return self._unasked.given_up.by_others(whose)
+
+    def fail(self, call: HttpCall, error: GatewayError, *, at_work: bool = False) -> None:
+        if at_work and self.awaits(call):
+            self._unasked.withdrawn(call)
+        super().fail(call, error)
+
     def withdraw(self, call: HttpCall, reason: str) -> None:
+        if not call.unsent:
+            self._unasked.withdrawn(call)
         resuming = self._resumptions.stop(call)
         if self._renewal is None and (resuming or call.connection is not None):
             # Closing the stream is no cancellation in this era (basic/utilities/cancellation).
@@ -176,18 +186,7 @@ class SessionPeer(HttpPeer):
     # What the server sends of itself
 
     def unasked(self, call: HttpCall, incoming: Incoming, message: bytes) -> None:
-        """On a call's stream: about that call, but for what names what it is about."""
-        if incoming.id is UNSET:
-            if incoming.method in (PROGRESS, CANCELLED):
-                self._unasked.notified(incoming, message)
-            else:
-                call.waiter.related(message, incoming)
-        elif incoming.method == "ping":
-            self._unasked.asked(incoming)
-        else:
-            question = self._unasked.questions.admit(incoming)
-            if question is not None:
-                call.waiter.asked(question)
+        self._unasked.came_with(call, incoming, message)
 
     def _take(self, incoming: Incoming, message: bytes) -> None:
         """On the stream that belongs to no call."""

@@ -76,6 +76,10 @@ class Listing:
         except GatewayError:
             self._done()
 
+    @property
+    def whose(self) -> None:
+        """See ``Waiter``."""
+
     def answered(self, message: bytes, upstream_id: int) -> None:  # noqa: ARG002 - as Waiter's
         cursor = self._tools.learn(message)
         if cursor is None or self._pages >= MAX_PAGES:

@@ -25,6 +25,10 @@ class OwnRequest:
         self._answer: bytes | None = None
         self._error: GatewayError | None = None
 
+    @property
+    def whose(self) -> None:
+        """See ``Waiter``."""
+
     def answered(self, message: bytes, _upstream_id: int) -> None:
         self._answer = message
         self._settle()

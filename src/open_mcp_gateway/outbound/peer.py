@@ -52,6 +52,11 @@ class Waiter(Protocol):
     Never from inside ``Peer.call`` itself. Neither may raise.
     """
 
+    @property
+    def whose(self) -> str | None:
+        """Who may hear what is about the call: calls with the same one need not be told apart. None
+        for the gateway's own, which are about nobody."""
+
     def answered(self, message: bytes, upstream_id: int) -> None:
         """``message`` is the server's JSON-RPC response (checked to be valid JSON, with exactly one
         of ``result`` and ``error``), still carrying the id this gateway gave the call upstream."""
@@ -120,6 +125,10 @@ class Peer(Protocol):
     @property
     def inflight(self) -> int:
         """Calls that have no outcome yet."""
+
+    def given_up_by_others(self, whose: str) -> bool:
+        """Whether a call of anybody but ``whose`` (see ``Waiter``) was given up not long ago, so
+        that the server may still be at work on it."""
 
     @property
     def pid(self) -> int | None:

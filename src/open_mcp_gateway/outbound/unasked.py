@@ -12,6 +12,7 @@ from typing import Protocol
 
 from msgspec import UNSET
 
+from open_mcp_gateway.outbound.given_up import GivenUp
 from open_mcp_gateway.outbound.peer import Audience, Waiter
 from open_mcp_gateway.outbound.question import OpenQuestions
 from open_mcp_gateway.outbound.relation import (
@@ -65,6 +66,7 @@ class Unasked:
         "_name",
         "_send",
         "audience",
+        "given_up",
         "modern",
         "questions",
         "tools_changed",
@@ -85,6 +87,7 @@ class Unasked:
         self.modern = False
         self.audience: Audience | None = None
         self.questions = OpenQuestions(send)
+        self.given_up = GivenUp()
         self.tools_changed: Callable[[], None] = _nobody_minds
         """Called when a stateless server says that it has other tools, to whomever."""
 
@@ -99,6 +102,21 @@ class Unasked:
         elif incoming.method != CANCELLED or self.questions.withdraw(cancelled_of(incoming)):
             self.audience.notified(message, incoming)
 
+    def came_with(self, entry: Entry, incoming: Incoming, message: bytes) -> None:
+        """On a call's own stream, in a session: about that call, but for what says by itself what
+        it is about."""
+        if incoming.id is UNSET:
+            if incoming.method in (PROGRESS, CANCELLED):
+                self.notified(incoming, message)
+            else:
+                entry.waiter.related(message, incoming)
+        elif incoming.method == "ping":
+            self.asked(incoming)
+        else:
+            question = self.questions.admit(incoming)
+            if question is not None:
+                entry.waiter.asked(question)
+
     def asked(self, incoming: Incoming, *, room: bool = True) -> None:
         """A request. Without ``room`` for answers the gateway gives none of its own."""
         if self.modern:
@@ -110,6 +128,16 @@ class Unasked:
             question = self.questions.admit(incoming)
             if question is not None:
                 self.audience.asked(question)
+
+    def withdrawn(self, entry: Entry) -> None:
+        """A call has left the books, though the server may still be at work on it."""
+        if not self.modern or _may_be_told_of(entry.call):
+            self.given_up.add(entry.id, entry.waiter.whose)
+
+    def stray(self, incoming: Incoming) -> None:
+        """An answer came to nothing that is in flight."""
+        self.given_up.answered(incoming.id)
+        self._drop("response to no call in flight")
 
     def _progressed(self, incoming: Incoming, message: bytes) -> None:
         entry = self._entry_of(progress_of(incoming))
@@ -142,9 +170,11 @@ class Unasked:
         dropped, for they may hold what only one of the callers may see."""
         meant = [entry for entry in self._inflight.values() if _may_be_told_of(entry.call)]
         if len(meant) == 1 and meant[0].call.log_level is not None:
-            meant[0].waiter.related(message, incoming)
-        else:
-            self._drop("log message to nobody in particular")
+            waiter = meant[0].waiter
+            if not self.given_up.by_others(waiter.whose):
+                waiter.related(message, incoming)
+                return
+        self._drop("log message to nobody in particular")
 
     def _entry_of(self, upstream_id: int | None) -> Entry | None:
         return None if upstream_id is None else self._inflight.get(upstream_id)

@@ -64,6 +64,11 @@ class Exchange(Errand):
         """It was begun a second time."""
         self._latest_s = math.inf if endless else self.began_s + means.max_request_s
 
+    @property
+    def whose(self) -> str:
+        """See ``Waiter``: calls without a session belong to the key."""
+        return self.permit.principal.key_id
+
     def _held_back(self, lease: Lease) -> bool:  # noqa: ARG002 - for subclasses
         """Whether the call is not sent, because it was answered instead, or goes on by itself."""
         return False

@@ -2,7 +2,7 @@
 
 A question goes to the one session a connection belongs to, never to another. On a connection that
 several share nobody can be asked, and what might be about one caller's data reaches a session only
-while its own calls are all that is in flight.
+while its own calls are all that the server can be at work on.
 """
 
 from __future__ import annotations
@@ -41,6 +41,10 @@ _params = Lenient(_Params)
 
 class Listener(Protocol):
     """A session as the hub sees it."""
+
+    @property
+    def session_id(self) -> str:
+        """The ``whose`` of its calls."""
 
     @property
     def level(self) -> str | None:
@@ -140,13 +144,16 @@ class Hub:
 
     def _only_one_meant(self) -> Listener | None:
         """The session that something can be about: the owner of the connection, or the one whose
-        calls are all that is in flight. Envelope calls are in flight without a session."""
+        calls are all that the server can be at work on. Envelope calls belong to no session."""
         if self.exclusive:
             busy = (who for who, one in self._left.items() if one.inflight)
             return next(iter((*self._sessions, *busy)), None)
         inflight = self._peer.inflight
         shares = (*self._sessions.items(), *self._left.items())
-        return next((who for who, one in shares if one.inflight == inflight > 0), None)
+        meant = next((who for who, one in shares if one.inflight == inflight > 0), None)
+        if meant is None or self._peer.given_up_by_others(meant.session_id):
+            return None
+        return meant
 
     def _withdraw(self, incoming: Incoming) -> None:
         named = cancelled_of(incoming)

@@ -169,6 +169,8 @@ class Memory:
 class _Told:
     """Waits for what nobody waits for. What fails is not tried again: it would fail for ever."""
 
+    whose = None
+
     def __init__(self, settle: Callable[..., None]) -> None:
         self._settle = settle
 

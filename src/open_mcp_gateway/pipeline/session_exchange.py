@@ -84,6 +84,11 @@ class SessionExchange(Exchange):
     share: Share | None
     """Where it is counted while it is in flight."""
 
+    @property
+    def whose(self) -> str:
+        """See ``Waiter``: a session keeps its own calls apart."""
+        return self.owner.session_id
+
     def run(self, lease: Lease) -> bool:
         share = self.share = self.owner.attachment.share(lease)
         share.inflight += 1

@@ -80,6 +80,8 @@ class MemoryChannel:
 
 
 class Outcome:
+    whose = "bob"
+
     def __init__(self, then: Callable[[], None] = lambda: None) -> None:
         self.told: list[tuple[bytes, int] | GatewayError] = []
         self.event = anyio.Event()
@@ -330,6 +332,47 @@ async def test_cancel_tells_the_server_once_and_the_waiter_nothing() -> None:
     assert bench.channel.sent[1]["params"] == {"requestId": 1, "reason": "caller left"}
     bench.answer(1)
     assert outcome.told == []
+
+
+LATE = {
+    "well-formed": b'{"jsonrpc":"2.0","id":1,"result":{}}',
+    "an error": b'{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"cancelled"}}',
+    "broken": b'{"jsonrpc":"2.0","id":1,"result":NaN}',
+    "too long": None,
+}
+
+
+@pytest.mark.parametrize("late", LATE)
+@pytest.mark.parametrize("end", ["cancel", "deadline", "undelivered"])
+async def test_a_call_without_an_answer_counts_until_a_late_one(end: str, late: str) -> None:
+    bench = Bench()
+    outcome, ticket = bench.call(within_s=0.0 if end == "deadline" else 30.0)
+    assert not bench.peer.given_up_by_others("alice")
+    if end == "cancel":
+        ticket.cancel("enough")
+    elif end == "deadline":
+        await outcome.event.wait()
+    else:
+        bench.receiver.undelivered(1, UpstreamUnavailable("no"), doubtful=True)
+    assert bench.peer.given_up_by_others("alice")
+    assert not bench.peer.given_up_by_others("bob")
+    message = LATE[late]
+    if message is None:
+        bench.receiver.overlong(b'{"jsonrpc":"2.0","id":1,"result":"', b'"}')
+    else:
+        bench.receiver.message(message)
+    assert not bench.peer.given_up_by_others("alice")
+
+
+async def test_calls_that_have_an_end_do_not_count_any_more() -> None:
+    bench = Bench()
+    _, ticket = bench.call()
+    bench.answer(1)
+    ticket.cancel("too late")
+    bench.call()
+    bench.receiver.undelivered(2, UpstreamUnavailable("never sent"), doubtful=False)
+    bench.peer.ask("ping", None).abandon()
+    assert not bench.peer.given_up_by_others("alice")
 
 
 async def test_cancel_after_the_answer_does_nothing() -> None:

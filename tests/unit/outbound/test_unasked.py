@@ -20,7 +20,8 @@ SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
 class Owner:
     """A Waiter and an Audience that keeps what it is told."""
 
-    def __init__(self) -> None:
+    def __init__(self, whose: str = "alice") -> None:
+        self.whose = whose
         self.told: list[bytes] = []
         self.answers: list[tuple[bytes, int]] = []
         self.questions: list[Question] = []
@@ -71,6 +72,7 @@ class Bench:
         *,
         progress_token: bytes | None = None,
         log_level: bytes | None = None,
+        whose: str = "alice",
     ) -> Owner:
         call = Call(
             method,
@@ -78,9 +80,12 @@ class Bench:
             progress_token=None if progress_token is None else Raw(progress_token),
             log_level=None if log_level is None else Raw(log_level),
         )
-        owner = Owner()
+        owner = Owner(whose)
         self.inflight[upstream_id] = InFlight(upstream_id, call, owner)
         return owner
+
+    def withdraw(self, upstream_id: int) -> None:
+        self.unasked.withdrawn(self.inflight.pop(upstream_id))
 
     def notify(self, message: bytes) -> None:
         self.unasked.notified(decode_incoming(message), message)
@@ -236,6 +241,31 @@ def test_log_messages_that_may_be_about_a_call_that_wants_none_reach_nobody() ->
     wanting = bench.call(2, log_level=b'"debug"')
     bench.notify(note)
     assert quiet.told == wanting.told == bench.audience.told == []
+
+
+@pytest.mark.parametrize("log_level", [None, b'"error"'])
+def test_log_messages_may_be_about_a_call_that_was_given_up(log_level: bytes | None) -> None:
+    bench = Bench(modern=True)
+    note = b'{"jsonrpc":"2.0","method":"notifications/message","params":{}}'
+    bench.call(1, log_level=log_level, whose="bob")
+    bench.withdraw(1)
+    wanting = bench.call(2, log_level=b'"debug"')
+    own = bench.call(3, "subscriptions/listen", whose="bob")
+    bench.notify(note)
+    assert wanting.told == own.told == []
+    bench.unasked.stray(answer(b'"result":{}'))
+    bench.notify(note)
+    assert wanting.told == [note]
+
+
+def test_a_subscription_that_was_given_up_is_not_meant() -> None:
+    bench = Bench(modern=True)
+    note = b'{"jsonrpc":"2.0","method":"notifications/message","params":{}}'
+    bench.call(1, "subscriptions/listen", whose="bob")
+    bench.withdraw(1)
+    wanting = bench.call(2, log_level=b'"debug"')
+    bench.notify(note)
+    assert wanting.told == [note]
 
 
 @pytest.mark.parametrize(

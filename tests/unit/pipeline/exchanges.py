@@ -68,10 +68,15 @@ class HandPeer:
         self.deadlines: list[float] = []
         self.extended: list[float] = []
         self.refusal: Exception | None = None
+        self.given_up: set[str] = set()
+        """Whose calls the server may still be at work on."""
 
     @property
     def inflight(self) -> int:
         return len(self.waiters)
+
+    def given_up_by_others(self, whose: str) -> bool:
+        return bool(self.given_up - {whose})
 
     def call(self, permit: Permit, call: Call, waiter: Waiter, *, deadline_s: float) -> HandPeer:
         if self.refusal is not None:

@@ -16,7 +16,8 @@ from tests.unit.pipeline.exchanges import HandPeer
 class Ear:
     """A listener that keeps what it hears."""
 
-    def __init__(self, level: str | None = None, *uris: str) -> None:
+    def __init__(self, level: str | None = None, *uris: str, name: str = "one") -> None:
+        self.session_id = name
         self.level = level
         self.subscriptions = set(uris)
         self.heard: list[tuple[bool, str]] = []
@@ -95,6 +96,22 @@ def test_what_may_be_about_anybody_reaches_nobody() -> None:
     made.notified(*message)
     assert one.heard == [(True, "notifications/message")]
     assert two.heard == []
+
+
+def test_a_call_that_was_given_up_may_be_meant_as_well() -> None:
+    one = Ear(name="one")
+    made, peer = hub(one)
+    one.share.inflight += 1
+    in_flight(peer, 1)
+    for given_up, heard in (({"one"}, 1), ({"two"}, 1), ({"one", "two"}, 1), (set(), 2)):
+        peer.given_up = given_up
+        made.notified(*note("notifications/message", level="info"))
+        assert len(one.heard) == heard
+    owner = Ear(name="owner")
+    made, peer = hub(owner, exclusive=True)
+    peer.given_up = {"two"}
+    made.notified(*note("notifications/message", level="info"))
+    assert len(owner.heard) == 1
 
 
 def test_a_session_that_moved_on_hears_of_its_last_calls() -> None:

@@ -74,6 +74,10 @@ class Outcome:
     def failed(self, error: GatewayError) -> None:
         self._set(error)
 
+    @property
+    def whose(self) -> str | None:
+        return "whoever tests"
+
     def related(self, message: bytes, incoming: Incoming) -> None:
         raise AssertionError(message, incoming)
 
@@ -124,6 +128,9 @@ class MemoryPeer:
     @property
     def inflight(self) -> int:
         return len(self._waiters)
+
+    def given_up_by_others(self, whose: str) -> bool:  # noqa: ARG002
+        return False
 
     def call(
         self, permit: Permit, call: Call, waiter: Waiter, *, deadline_s: float
