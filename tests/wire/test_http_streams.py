@@ -40,6 +40,7 @@ pytestmark = pytest.mark.anyio
 
 OWNED = Manner(era=Era.LEGACY, capabilities=b'{"roots":{}}', owner="client-1")
 CHANGED = b'{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}'
+VENDOR = b'{"jsonrpc":"2.0","method":"notifications/vendor"}'
 ROOTS = b'{"jsonrpc":"2.0","id":"q","method":"roots/list"}'
 PING = b'{"jsonrpc":"2.0","id":"p","method":"ping"}'
 
@@ -291,7 +292,7 @@ async def test_a_call_goes_on_where_its_stream_broke() -> None:
         if len(seen) == 1:
             await line.reply(b"", "503 Service Unavailable")
         elif len(seen) == 2:
-            await stream(line, identified("c-2", CHANGED))
+            await stream(line, identified("c-2", VENDOR))
         elif len(seen) == 3:
             await line.cut()
         else:
@@ -475,6 +476,25 @@ async def test_a_call_that_was_never_sent_does_not_count() -> None:
         ticket, _ = start(peer, "tools/call", CALL)
         ticket.cancel("enough")
         assert not peer.given_up_by_others("somebody else")
+        await peer.aclose()
+
+
+@pytest.mark.parametrize("manner", [ANY_MANNER, OWNED])
+async def test_what_names_no_call_comes_with_one_of_a_shared_session(manner: Manner) -> None:
+    async def behave(request: Request, line: Line) -> None:
+        status = b'{"jsonrpc":"2.0","method":"notifications/tasks/status","params":{"taskId":"t"}}'
+        await stream(line, event(CHANGED), event(status), event(answer_to(request)))
+
+    async with raw_server(sessions(behave)) as server:
+        peer = await open_at(server.url, manner)
+        room = Room()
+        peer.attend(room)
+        _, outcome = start(peer, "tools/call", CALL)
+        await outcome.message()
+        told, silent = (outcome.heard, room.heard) if manner.owner else (room.heard, outcome.heard)
+        names = ["notifications/tools/list_changed", "notifications/tasks/status"]
+        assert [message["method"] for message in told] == names
+        assert silent == []
         await peer.aclose()
 
 

@@ -73,6 +73,7 @@ class SessionPeer(HttpPeer):
         self._unasked = Unasked(
             link.entry.spec.id, self._calls, send=self._respond, forget=self._forget_id
         )
+        self._unasked.shared = not manner.owner
         self._early: list[tuple[Incoming, bytes]] = []
         """What came before the audience that is sure to come."""
         self._stream = self._new_stream()

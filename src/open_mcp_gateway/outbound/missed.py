@@ -13,10 +13,9 @@ import msgspec
 from msgspec import Raw, Struct
 
 from open_mcp_gateway.outbound.peer import Handshake
+from open_mcp_gateway.outbound.relation import UPDATED
 from open_mcp_gateway.protocol.jsonrpc import encode, notification
 from open_mcp_gateway.protocol.surrogates import Lenient
-
-UPDATED: Final = "notifications/resources/updated"
 
 _LISTS: Final = ("tools", "prompts", "resources")
 

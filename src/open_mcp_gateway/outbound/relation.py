@@ -19,6 +19,17 @@ PROGRESS: Final = "notifications/progress"
 CANCELLED: Final = "notifications/cancelled"
 LOGGED: Final = "notifications/message"
 LISTEN: Final = "subscriptions/listen"
+UPDATED: Final = "notifications/resources/updated"
+ELICITED: Final = "notifications/elicitation/complete"
+TASK_STATUS: Final = "notifications/tasks/status"
+LIST_CHANGES: Final = frozenset(
+    {
+        "notifications/tools/list_changed",
+        "notifications/prompts/list_changed",
+        "notifications/resources/list_changed",
+    }
+)
+RELATED_TASK: Final = "io.modelcontextprotocol/related-task"
 SUBSCRIPTION_ID: Final = "io.modelcontextprotocol/subscriptionId"
 
 
@@ -39,6 +50,9 @@ class _Marks(Struct):
 _UNMARKED: Final = _Marks()
 _marks = Lenient(_Marks)
 _members = Lenient(dict[str, Raw])
+_text = Lenient(str)
+
+_OF_NO_CALL: Final = LIST_CHANGES | {UPDATED, ELICITED}
 
 
 def progress_of(incoming: Incoming) -> int | None:
@@ -56,6 +70,24 @@ def cancelled_of(incoming: Incoming) -> int | str | None:
     """The request that a ``notifications/cancelled`` calls off, by whoever's id it is."""
     request_id = _read(incoming.params).request_id
     return None if request_id is UNSET else request_id
+
+
+def task_of(incoming: Incoming) -> str | None:
+    """The task that a session's notification is about; None where it names none, and empty where it
+    cannot be read which.
+
+    Spec: 2025-11-25 basic/utilities/tasks.
+    """
+    params = _members_of(incoming.params)
+    if incoming.method == TASK_STATUS:
+        return _text_of(params.get("taskId"))
+    meta = _members_of(params.get("_meta", UNSET))
+    return _text_of(_members_of(meta[RELATED_TASK]).get("taskId")) if RELATED_TASK in meta else None
+
+
+def of_no_call(incoming: Incoming) -> bool:
+    """Whether a session's notification says by itself what it is about, and that is no call."""
+    return incoming.method in _OF_NO_CALL or task_of(incoming) is not None
 
 
 def with_progress_token(message: bytes, raw_token: Raw) -> bytes:
@@ -102,6 +134,21 @@ def listen_ended(upstream_id: int, raw_id: bytes) -> bytes:
 def _ours(mark: int | str | UnsetType | None) -> int | None:
     """The gateway's ids and tokens are integers."""
     return mark if isinstance(mark, int) else None
+
+
+def _members_of(raw: Raw | UnsetType) -> dict[str, Raw]:
+    """Those of an object; none where it is not one."""
+    try:
+        return {} if raw is UNSET else _members.decode(raw)
+    except msgspec.DecodeError:
+        return {}
+
+
+def _text_of(raw: Raw | None) -> str:
+    try:
+        return "" if raw is None else _text.decode(raw)
+    except msgspec.DecodeError:
+        return ""
 
 
 def _read(raw: Raw | UnsetType) -> _Marks:

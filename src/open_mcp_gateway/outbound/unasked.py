@@ -22,8 +22,10 @@ from open_mcp_gateway.outbound.relation import (
     PROGRESS,
     cancelled_of,
     listen_ended,
+    of_no_call,
     progress_of,
     subscription_of,
+    task_of,
     with_listen_result,
     with_progress_token,
     with_subscription,
@@ -69,6 +71,7 @@ class Unasked:
         "given_up",
         "modern",
         "questions",
+        "shared",
         "tools_changed",
     )
 
@@ -85,6 +88,9 @@ class Unasked:
         self._send = send
         self._forget = forget
         self.modern = False
+        self.shared = False
+        """Several callers have a session in common."""
+
         self.audience: Audience | None = None
         self.questions = OpenQuestions(send)
         self.given_up = GivenUp()
@@ -104,9 +110,10 @@ class Unasked:
 
     def came_with(self, entry: Entry, incoming: Incoming, message: bytes) -> None:
         """On a call's own stream, in a session: about that call, but for what says by itself what
-        it is about."""
+        it is about. A server takes all who share the session for one client."""
         if incoming.id is UNSET:
-            if incoming.method in (PROGRESS, CANCELLED):
+            named = incoming.method in (PROGRESS, CANCELLED)
+            if named or (self.shared and of_no_call(incoming)):
                 self.notified(incoming, message)
             else:
                 entry.waiter.related(message, incoming)
@@ -141,10 +148,16 @@ class Unasked:
 
     def _progressed(self, incoming: Incoming, message: bytes) -> None:
         entry = self._entry_of(progress_of(incoming))
-        if entry is None or entry.call.progress_token is None:
-            self._drop("progress of no call in flight")
-        else:
+        if entry is not None and entry.call.progress_token is not None:
             _relate(entry, with_progress_token(message, entry.call.progress_token))
+        elif entry is None and self.audience is not None and self._names_task(incoming):
+            self.audience.notified(message, incoming)  # tasks outlive the calls that made them
+        else:
+            self._drop("progress of no call in flight")
+
+    def _names_task(self, incoming: Incoming) -> bool:
+        """Only sessions have tasks that are told of without being asked."""
+        return not self.modern and task_of(incoming) is not None
 
     def _notified_stateless(self, incoming: Incoming, message: bytes) -> None:
         if incoming.method == LIST_CHANGED:
@@ -154,7 +167,7 @@ class Unasked:
             _relate(listen, with_subscription(message, raw_id_of(listen)))
         elif incoming.method == CANCELLED:
             self._listen_cancelled(cancelled_of(incoming))
-        elif incoming.method == LOGGED:
+        elif incoming.method == LOGGED and task_of(incoming) is None:
             self._logged(incoming, message)
         else:
             self._drop("notification to nobody")

@@ -109,7 +109,7 @@ class Exchange(Errand):
             if self.refines:
                 message = self._refined(message)
             caller, server_id = self.permit.principal.key_id, self.permit.entry.spec.id
-            message = self.means.handles.passed_on(caller, server_id, self.call.method, message)
+            message = self.means.handles.passed_on(caller, server_id, self.call, message)
             message = narrowing.shown(self.permit, self.call.method, message)
             message = restore_id(message, upstream_id, self.call.id)
             self.over = True

@@ -13,11 +13,12 @@ from collections.abc import Mapping
 from typing import Final, TypeAlias
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw
 
 from open_mcp_gateway.auth.records import KeyRecord, Source
 from open_mcp_gateway.errors import InvalidParams, UnknownMethod
 from open_mcp_gateway.names import KeyId, ServerId
+from open_mcp_gateway.pipeline.handed import handed_out, id_of_task
 from open_mcp_gateway.pipeline.members import (
     USUAL,
     obj,
@@ -36,6 +37,10 @@ MAX_HANDLES: Final = 10_000
 
 MAX_IN_ALL: Final = 200_000
 """Of all callers together. Those who hold more than their share then lose what is above it."""
+
+MAX_TOKEN_BYTES: Final = 256
+"""Of a progress token that is kept with its task; there is no progress of a task with a longer one.
+"""
 
 LISTS: Final = frozenset(
     {"tools/list", "prompts/list", "resources/list", "resources/templates/list", "tasks/list"}
@@ -77,22 +82,6 @@ to nobody else alone; see ``notices``."""
 _Handle: TypeAlias = tuple[ServerId, bytes]
 
 
-class _Task(Struct):
-    id: str | None = msgspec.field(name="taskId", default=None)
-
-
-class _Handed(Struct):
-    cursor: str | None = msgspec.field(name="nextCursor", default=None)
-    task_id: str | None = msgspec.field(name="taskId", default=None)
-    task: _Task | None = None
-
-
-class _Response(Struct):
-    result: _Handed | None = None
-
-
-_response = Lenient(_Response)
-_task = Lenient(_Task)
 _text = msgspec.json.Decoder(str)
 _members = Lenient(dict[str, Raw])
 _elements = Lenient(list[Raw])
@@ -104,7 +93,10 @@ class Handles:
     __slots__ = ("_count", "_keys", "_owned")
 
     def __init__(self) -> None:
-        self._owned: dict[KeyId, OrderedDict[_Handle, None]] = {}
+        self._owned: dict[KeyId, OrderedDict[_Handle, Raw | None]] = {}
+        """By handle the progress token of the call that it came from, which a task goes on to use
+        (2025-11-25 basic/utilities/tasks)."""
+
         self._count = 0
         """Of all that is owned."""
 
@@ -178,32 +170,38 @@ class Handles:
             raise InvalidParams(refusal)
         owned.move_to_end(handle)
 
-    def passed_on(self, caller: KeyId, server_id: ServerId, method: str, message: bytes) -> bytes:
-        """The response ``message`` as ``caller`` may see it: what it hands out is remembered, and
-        tasks of others are taken out of a list. Otherwise byte for byte as it came."""
-        self.learn(caller, server_id, method, message)
-        return self._own_tasks(caller, server_id, message) if method == _TASK_LIST else message
+    def owns(self, caller: KeyId, server_id: ServerId, text: str) -> bool:
+        """Whether ``caller`` was given this handle."""
+        return _handle(server_id, text) in self._owned.get(caller, ())
 
-    def learn(self, caller: KeyId, server_id: ServerId, method: str, message: bytes) -> None:
-        """Remember what the response ``message`` hands to ``caller``."""
+    def token_of(self, caller: KeyId, server_id: ServerId, text: str) -> Raw | None:
+        """The progress token that ``caller`` chose for this task; None where none is known."""
+        owned = self._owned.get(caller)
+        return None if owned is None else owned.get(_handle(server_id, text))
+
+    def passed_on(self, caller: KeyId, server_id: ServerId, call: Call, message: bytes) -> bytes:
+        """The response ``message`` to ``call`` as ``caller`` may see it: what it hands out is
+        remembered, and tasks of others are taken out of a list. Otherwise byte for byte as it came.
+        """
+        self.learn(caller, server_id, call, message)
+        return self._own_tasks(caller, server_id, message) if call.method == _TASK_LIST else message
+
+    def learn(self, caller: KeyId, server_id: ServerId, call: Call, message: bytes) -> None:
+        """Remember what the response ``message`` to ``call`` hands to ``caller``."""
+        method = call.method
         if method in LISTS:
             if b'"nextCursor"' not in message:
                 return
         # Not ``in``, which tries for a number first and so takes twice as long.
         elif method not in _MAKES_TASKS or message.find(b'"taskId"') < 0:
             return
-        try:
-            handed = _response.decode(message).result
-        except msgspec.DecodeError:
-            return
-        if handed is None:
-            return
-        nested = None if handed.task is None else handed.task.id
+        token = call.progress_token
+        if token is not None:
+            token = Raw(bytes(token)) if len(token) <= MAX_TOKEN_BYTES else None
         owned = self._owned.setdefault(caller, OrderedDict())
         before = len(owned)
-        for text in (handed.cursor, handed.task_id, nested):
-            if text is not None:
-                owned[_handle(server_id, text)] = None
+        for text in handed_out(message):
+            owned[_handle(server_id, text)] = token
         self._count += len(owned) - before
         self._cut(owned, MAX_HANDLES)
         if self._count > MAX_IN_ALL:
@@ -212,7 +210,7 @@ class Handles:
             for each in self._owned.values():
                 self._cut(each, share)
 
-    def _cut(self, owned: OrderedDict[_Handle, None], most: int) -> None:
+    def _cut(self, owned: OrderedDict[_Handle, Raw | None], most: int) -> None:
         """Forget the oldest of one caller."""
         while len(owned) > most:
             owned.popitem(last=False)
@@ -223,14 +221,12 @@ class Handles:
         try:
             result = _members.decode(members.get("result", Raw(b"{}")))
             listed = _elements.decode(result.get("tasks", Raw(b"[]")))
-            ids = [_task.decode(one).id or "" for one in listed]
+            ids = [id_of_task(one) for one in listed]
         except msgspec.DecodeError:
             members["result"] = Raw(b'{"tasks":[]}')  # what cannot be read may be anybody's
             return encode(members)
-        owned = self._owned.get(caller, OrderedDict())
-        kept = [
-            one for one, id_ in zip(listed, ids, strict=True) if _handle(server_id, id_) in owned
-        ]
+        pairs = zip(listed, ids, strict=True)
+        kept = [one for one, id_ in pairs if self.owns(caller, server_id, id_)]
         if len(kept) == len(listed):
             return message
         result["tasks"] = Raw(encode(kept))

@@ -7,28 +7,32 @@ while its own calls are all that the server can be at work on.
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from collections.abc import Iterable
+from typing import Protocol
 
 import msgspec
 from msgspec import UNSET, Struct
 
 from open_mcp_gateway.access.permit import Permit
-from open_mcp_gateway.outbound.missed import UPDATED, missed
+from open_mcp_gateway.names import KeyId, ServerId
+from open_mcp_gateway.outbound.missed import missed
 from open_mcp_gateway.outbound.peer import Peer, Question
-from open_mcp_gateway.outbound.relation import CANCELLED, LOGGED, cancelled_of
+from open_mcp_gateway.outbound.relation import (
+    CANCELLED,
+    ELICITED,
+    LIST_CHANGES,
+    LOGGED,
+    PROGRESS,
+    UPDATED,
+    cancelled_of,
+    task_of,
+    with_progress_token,
+)
 from open_mcp_gateway.pipeline.errand import Means
 from open_mcp_gateway.pipeline.memory import LEVELS, Memory
 from open_mcp_gateway.protocol.faults import METHOD_NOT_FOUND
 from open_mcp_gateway.protocol.jsonrpc import Incoming, encode
 from open_mcp_gateway.protocol.surrogates import Lenient
-
-LIST_CHANGES: Final = frozenset(
-    {
-        "notifications/tools/list_changed",
-        "notifications/prompts/list_changed",
-        "notifications/resources/list_changed",
-    }
-)
 
 
 class _Params(Struct):
@@ -41,6 +45,9 @@ _params = Lenient(_Params)
 
 class Listener(Protocol):
     """A session as the hub sees it."""
+
+    means: Means
+    permit: Permit
 
     @property
     def session_id(self) -> str:
@@ -115,25 +122,17 @@ class Hub:
         return sum(uri in session.subscriptions for session in self._sessions)
 
     def notified(self, message: bytes, incoming: Incoming) -> None:
-        method = incoming.method
-        sessions = tuple(self._sessions)
-        if method in LIST_CHANGES:
-            for session in sessions:
-                session.deliver(message, urgent=False)
-            return
-        if method == UPDATED:
-            uri = _read(incoming).uri
-            for session in sessions:
-                if self.exclusive or uri in session.subscriptions:
-                    session.deliver(message, urgent=False)
-            return
-        if method == CANCELLED:
+        if incoming.method == CANCELLED:
             self._withdraw(incoming)
             return
-        meant = self._only_one_meant()
-        if meant is None or (method == LOGGED and not self.wants(meant, incoming)):
+        if incoming.method == PROGRESS:
+            self._progressed(message, incoming)
             return
-        meant.deliver(message, urgent=True)
+        named = self._named(incoming)
+        meant = self._only_one_meant() if named is None else None
+        for session in named or (() if meant is None else (meant,)):
+            if incoming.method != LOGGED or self.wants(session, incoming):
+                session.deliver(message, urgent=session is meant)
 
     def wants(self, session: Listener, logged: Incoming) -> bool:
         """Whether a log message is of a level that the session wants, or has no level at all."""
@@ -141,6 +140,39 @@ class Hub:
         if wanted is None or level not in LEVELS:
             return True
         return LEVELS.index(level) >= LEVELS.index(wanted)
+
+    def _named(self, incoming: Incoming) -> Iterable[Listener] | None:
+        """The sessions that a notification is about by what it names; None where it names nothing
+        that would tell. What is not known to be anybody's is about nobody."""
+        method = incoming.method
+        if method in LIST_CHANGES or (method == UPDATED and self.exclusive):
+            return tuple(self._sessions)
+        if self.exclusive:
+            return None
+        if method == UPDATED:
+            uri = _read(incoming).uri
+            return [session for session in self._sessions if uri in session.subscriptions]
+        if method == ELICITED:  # nobody is asked anything where several share
+            return ()
+        task = task_of(incoming)
+        return None if task is None else self._owners(task)
+
+    def _owners(self, task: str) -> list[Listener]:
+        """The sessions of the key that was given this task."""
+        busy = (who for who, one in self._left.items() if one.inflight)
+        return [
+            who for who in (*self._sessions, *busy) if who.means.handles.owns(*_place(who), task)
+        ]
+
+    def _progressed(self, message: bytes, incoming: Incoming) -> None:
+        """Of a task, whose call is over; that of calls comes to them."""
+        task = task_of(incoming)
+        if task is None:
+            return
+        for owner in self._owners(task):
+            token = owner.means.handles.token_of(*_place(owner), task)
+            if token is not None:
+                owner.deliver(with_progress_token(message, token), urgent=False)
 
     def _only_one_meant(self) -> Listener | None:
         """The session that something can be about: the owner of the connection, or the one whose
@@ -167,6 +199,11 @@ class Hub:
             question.refuse(METHOD_NOT_FOUND, "no client here has declared that capability")
         else:
             meant.pose(question)
+
+
+def _place(session: Listener) -> tuple[KeyId, ServerId]:
+    """By which handles are known."""
+    return session.permit.principal.key_id, session.permit.entry.spec.id
 
 
 def _read(incoming: Incoming) -> _Params:

@@ -6,12 +6,11 @@ from typing import Protocol
 
 from msgspec import UNSET
 
-from open_mcp_gateway.access.permit import Permit
 from open_mcp_gateway.errors import GatewayError
 from open_mcp_gateway.outbound.peer import Manner, Question, Ticket
 from open_mcp_gateway.outbound.relation import LOGGED
 from open_mcp_gateway.pipeline.agreement import other_era
-from open_mcp_gateway.pipeline.errand import Errand, Means
+from open_mcp_gateway.pipeline.errand import Errand
 from open_mcp_gateway.pipeline.exchange import Exchange
 from open_mcp_gateway.pipeline.hub import Listener, Share
 from open_mcp_gateway.pipeline.memory import Memory
@@ -52,8 +51,6 @@ class Wish(Protocol):
 class Owner(Listener, Protocol):
     """The session, as its requests see it."""
 
-    means: Means
-    permit: Permit
     manner: Manner
     hung_up: bool
     """Its client can say nothing any more."""

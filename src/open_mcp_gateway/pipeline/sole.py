@@ -19,16 +19,12 @@ class SoleHandles(Handles):
 
     def check(self, caller: KeyId, server_id: ServerId, call: Call) -> None: ...
 
-    def passed_on(
-        self,
-        caller: KeyId,  # noqa: ARG002 - nothing to tell apart
-        server_id: ServerId,  # noqa: ARG002
-        method: str,  # noqa: ARG002
-        message: bytes,
-    ) -> bytes:
-        return message
+    def owns(self, caller: KeyId, server_id: ServerId, text: str) -> bool:  # noqa: ARG002 - nothing to tell apart
+        return True
 
-    def learn(self, caller: KeyId, server_id: ServerId, method: str, message: bytes) -> None: ...
+    def passed_on(self, caller: KeyId, server_id: ServerId, call: Call, message: bytes) -> bytes:
+        self.learn(caller, server_id, call, message)
+        return message
 
 
 class NoSeal(StateSeal):

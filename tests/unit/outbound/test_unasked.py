@@ -14,6 +14,10 @@ from open_mcp_gateway.outbound.question import MAX_OPEN
 from open_mcp_gateway.outbound.unasked import Unasked, own_result
 from open_mcp_gateway.protocol.jsonrpc import Call, Incoming, decode_incoming
 
+PROGRESS = (
+    b'{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":7,"progress":1,'
+    b'"_meta":{"io.modelcontextprotocol/related-task":{"taskId":"t"}}}}'
+)
 SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
 
 
@@ -243,6 +247,13 @@ def test_log_messages_that_may_be_about_a_call_that_wants_none_reach_nobody() ->
     assert quiet.told == wanting.told == bench.audience.told == []
 
 
+def test_log_messages_of_a_task_are_not_about_a_stateless_call() -> None:
+    bench = Bench(modern=True)
+    wanting = bench.call(1, log_level=b'"debug"')
+    bench.notify(PROGRESS.replace(b"/progress", b"/message"))
+    assert wanting.told == []
+
+
 @pytest.mark.parametrize("log_level", [None, b'"error"'])
 def test_log_messages_may_be_about_a_call_that_was_given_up(log_level: bytes | None) -> None:
     bench = Bench(modern=True)
@@ -266,6 +277,59 @@ def test_a_subscription_that_was_given_up_is_not_meant() -> None:
     wanting = bench.call(2, log_level=b'"debug"')
     bench.notify(note)
     assert wanting.told == [note]
+
+
+def test_progress_of_a_task_whose_call_is_over_goes_to_the_audience() -> None:
+    for bench, told in ((Bench(), [PROGRESS]), (Bench(modern=True), [])):
+        bench.notify(PROGRESS)
+        assert bench.audience.told == told
+    bench = Bench()
+    owner, quiet = bench.call(7, progress_token=b"1"), bench.call(8)
+    bench.notify(PROGRESS)
+    bench.notify(PROGRESS.replace(b"7", b"8"))
+    assert (len(owner.told), quiet.told, bench.audience.told) == (1, [], [])
+    Bench(attended=False).notify(PROGRESS)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        b'{"taskId":"t"}',
+        b'{"_meta":{"io.modelcontextprotocol/related-task":{"taskId":"t"}}}',
+        b'{"_meta":{"io.modelcontextprotocol/related-task":7}}',
+        b'{"_meta":{"io.modelcontextprotocol\\/related\\u002dtask":{"taskId":"t"}}}',
+    ],
+)
+def test_on_a_call_s_stream_what_names_a_task_is_not_about_the_call(params: bytes) -> None:
+    method = b"tasks/status" if params.startswith(b'{"taskId"') else b"message"
+    note = b'{"jsonrpc":"2.0","method":"notifications/%b","params":%b}' % (method, params)
+    for shared in (True, False):
+        bench = Bench()
+        bench.unasked.shared = shared
+        owner = bench.call(1)
+        bench.unasked.came_with(bench.inflight[1], decode_incoming(note), note)
+        assert (owner.told, bench.audience.told) == (([], [note]) if shared else ([note], []))
+
+
+@pytest.mark.parametrize(
+    ("method", "about_the_call"),
+    [
+        ("message", True),
+        ("vendor", True),
+        ("tools/list_changed", False),
+        ("resources/updated", False),
+        ("elicitation/complete", False),
+    ],
+)
+def test_on_a_call_s_stream_of_a_shared_session(method: str, about_the_call: bool) -> None:
+    bench = Bench()
+    bench.unasked.shared = True
+    owner = bench.call(1)
+    for params in (b"", b',"params":[]', b',"params":{"_meta":7}', b',"params":{"taskId":"t"}'):
+        note = b'{"jsonrpc":"2.0","method":"notifications/%b"%b}' % (method.encode(), params)
+        bench.unasked.came_with(bench.inflight[1], decode_incoming(note), note)
+    assert len(owner.told) == (4 if about_the_call else 0)
+    assert len(bench.audience.told) == (0 if about_the_call else 4)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from open_mcp_gateway.errors import InvalidParams, UnknownMethod
 from open_mcp_gateway.names import KeyId, ServerId, TenantId
 from open_mcp_gateway.pipeline import handles as module
 from open_mcp_gateway.pipeline.handles import Handles
+from open_mcp_gateway.pipeline.sole import SoleHandles
 from open_mcp_gateway.protocol.jsonrpc import Call
 
 ALICE, BOB, SERVER = KeyId("alice"), KeyId("bob"), ServerId("s")
@@ -59,16 +60,46 @@ def given(**result: object) -> bytes:
 )
 def test_a_handle_is_good_for_its_owner_alone(source: str, message: bytes, use: Call) -> None:
     handles = Handles()
-    handles.learn(ALICE, SERVER, source, message)
+    handles.learn(ALICE, SERVER, call(source), message)
     handles.check(ALICE, SERVER, use)
     for caller, server in ((BOB, SERVER), (ALICE, ServerId("other"))):
         with pytest.raises(InvalidParams):
             handles.check(caller, server, use)
 
 
+def test_whose_a_task_is_and_by_which_token_it_goes() -> None:
+    handles = Handles()
+    made = Call("tools/call", b"1", progress_token=Raw(b'"token"'))
+    handles.learn(ALICE, SERVER, made, given(task={"taskId": "t"}))
+    handles.learn(ALICE, SERVER, call("tools/call"), given(taskId="quiet"))
+    long = Call("tools/call", b"1", progress_token=Raw(b"1" * (module.MAX_TOKEN_BYTES + 1)))
+    handles.learn(ALICE, SERVER, long, given(taskId="long"))
+    assert handles.token_of(ALICE, SERVER, "t") == Raw(b'"token"')
+    assert handles.owns(ALICE, SERVER, "t")
+    for task in ("quiet", "long"):
+        assert handles.owns(ALICE, SERVER, task)
+        assert handles.token_of(ALICE, SERVER, task) is None
+    for caller, server, task in (
+        (BOB, SERVER, "t"),
+        (ALICE, ServerId("other"), "t"),
+        (ALICE, SERVER, "other"),
+    ):
+        assert not handles.owns(caller, server, task)
+        assert handles.token_of(caller, server, task) is None
+
+
+def test_whoever_is_alone_owns_every_task() -> None:
+    handles = SoleHandles()
+    made = Call("tools/call", b"1", progress_token=Raw(b"5"))
+    message = given(task={"taskId": "t"})
+    assert handles.passed_on(ALICE, SERVER, made, message) is message
+    assert handles.owns(ALICE, SERVER, "of an earlier process")
+    assert handles.token_of(ALICE, SERVER, "t") == Raw(b"5")
+
+
 def test_tasks_are_named_once() -> None:
     handles = Handles()
-    handles.learn(ALICE, SERVER, "tools/call", given(taskId="mine"))
+    handles.learn(ALICE, SERVER, call("tools/call"), given(taskId="mine"))
     for text in (
         b'{"taskIds":["other"],"taskIds":["mine"]}',
         b'{"taskIds":["other"],"task\\u0049ds":["mine"]}',
@@ -118,7 +149,7 @@ def test_handles_of_the_wrong_type_are_refused(bad: Call) -> None:
 )
 def test_nothing_is_learnt_from_other_places(method: str, message: bytes) -> None:
     handles = Handles()
-    handles.learn(ALICE, SERVER, method, message)
+    handles.learn(ALICE, SERVER, call(method), message)
     with pytest.raises(InvalidParams):
         handles.check(ALICE, SERVER, call("tools/list", cursor="h"))
 
@@ -127,16 +158,18 @@ def test_the_oldest_handles_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(module, "MAX_HANDLES", 2)
     handles = Handles()
     for name in ("a", "b"):
-        handles.learn(ALICE, SERVER, "tools/list", given(nextCursor=name))
+        handles.learn(ALICE, SERVER, call("tools/list"), given(nextCursor=name))
     handles.check(ALICE, SERVER, call("tools/list", cursor="a"))
-    handles.learn(ALICE, SERVER, "tools/list", given(nextCursor="c"))
+    handles.learn(ALICE, SERVER, call("tools/list"), given(nextCursor="c"))
     handles.check(ALICE, SERVER, call("tools/list", cursor="a"))
     with pytest.raises(InvalidParams):
         handles.check(ALICE, SERVER, call("tools/list", cursor="b"))
 
 
 def passed(handles: Handles, caller: KeyId, *tasks: object) -> object:
-    message = handles.passed_on(caller, SERVER, "tasks/list", given(tasks=list(tasks), more="x"))
+    message = handles.passed_on(
+        caller, SERVER, call("tasks/list"), given(tasks=list(tasks), more="x")
+    )
     return json.loads(message)["result"]
 
 
@@ -145,7 +178,7 @@ def test_a_list_of_tasks_holds_ones_own() -> None:
     long = "t" * 1000
     for caller, task in ((ALICE, "mine"), (ALICE, long), (BOB, "theirs")):
         message = given(taskId=task)
-        assert handles.passed_on(caller, SERVER, "tools/call", message) is message
+        assert handles.passed_on(caller, SERVER, call("tools/call"), message) is message
     mine, theirs = {"taskId": "mine", "a": 1.5}, {"taskId": "theirs"}
     assert passed(handles, ALICE, mine, theirs, {"taskId": long}, {}) == {
         "tasks": [mine, {"taskId": long}],
@@ -153,13 +186,13 @@ def test_a_list_of_tasks_holds_ones_own() -> None:
     }
     assert passed(handles, KeyId("carol"), mine, theirs) == {"tasks": [], "more": "x"}
     whole = given(tasks=[theirs])
-    assert handles.passed_on(BOB, SERVER, "tasks/list", whole) is whole
+    assert handles.passed_on(BOB, SERVER, call("tasks/list"), whole) is whole
 
 
 @pytest.mark.parametrize("result", [{"tasks": 7}, {"tasks": [7]}, {"tasks": [{"taskId": 7}]}, 7])
 def test_a_list_of_tasks_that_cannot_be_read_is_empty(result: object) -> None:
     message = json.dumps({"jsonrpc": "2.0", "id": 1, "result": result}).encode()
-    found = json.loads(Handles().passed_on(ALICE, SERVER, "tasks/list", message))
+    found = json.loads(Handles().passed_on(ALICE, SERVER, call("tasks/list"), message))
     assert found == {"jsonrpc": "2.0", "id": 1, "result": {"tasks": []}}
 
 
@@ -170,15 +203,15 @@ def test_errors_and_other_answers_pass() -> None:
         ("tools/call", b'{"id":1,"error":{"code":1,"message":"\\"taskId\\""}}'),
         ("prompts/get", given(taskId="x")),
     ):
-        assert Handles().passed_on(ALICE, SERVER, method, message) is message
+        assert Handles().passed_on(ALICE, SERVER, call(method), message) is message
 
 
 def test_nobody_can_crowd_out_the_handles_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_HANDLES", 2)
     handles = Handles()
-    handles.learn(ALICE, SERVER, "tools/list", given(nextCursor="a"))
+    handles.learn(ALICE, SERVER, call("tools/list"), given(nextCursor="a"))
     for number in range(10):
-        handles.learn(BOB, SERVER, "tools/list", given(nextCursor=str(number)))
+        handles.learn(BOB, SERVER, call("tools/list"), given(nextCursor=str(number)))
     handles.check(ALICE, SERVER, call("tools/list", cursor="a"))
 
 
@@ -224,8 +257,8 @@ def test_nobody_can_crowd_out_the_handles_of_another(monkeypatch: pytest.MonkeyP
 )
 def test_no_other_spelling_or_method_leads_to_a_handle(sly: Call) -> None:
     handles = Handles()
-    handles.learn(ALICE, SERVER, "tools/call", given(taskId="h"))
-    handles.learn(BOB, SERVER, "tools/call", given(taskId="mine"))
+    handles.learn(ALICE, SERVER, call("tools/call"), given(taskId="h"))
+    handles.learn(BOB, SERVER, call("tools/call"), given(taskId="mine"))
     with pytest.raises(InvalidParams):
         handles.check(BOB, SERVER, sly)
 
@@ -247,14 +280,14 @@ def test_a_method_whose_answers_matter_has_one_spelling(method: str) -> None:
 
 def test_any_method_of_tasks_is_free_for_ones_own() -> None:
     handles = Handles()
-    handles.learn(ALICE, SERVER, "tools/call", given(taskId="h"))
+    handles.learn(ALICE, SERVER, call("tools/call"), given(taskId="h"))
     handles.check(ALICE, SERVER, call("tasks/delete", taskId="h", taskIds=["h"], more="x"))
     handles.check(ALICE, SERVER, call("vendor/method", task_id="h", Cursor="x"))
 
 
 def test_what_belongs_to_ones_own_task_passes() -> None:
     handles = Handles()
-    handles.learn(ALICE, SERVER, "tools/call", given(task={"taskId": "h"}))
+    handles.learn(ALICE, SERVER, call("tools/call"), given(task={"taskId": "h"}))
     for method in ANY_METHOD:
         handles.check(ALICE, SERVER, call(method, _meta={RELATED: {"taskId": "h", "x": 1}}))
         handles.check(ALICE, SERVER, call(method, _meta={"\u00e9": "related-task", "x\\": 1}))
@@ -285,8 +318,8 @@ def key(digest: bytes, **more: Any) -> dict[KeyId, KeyRecord]:
 def test_handles_go_with_their_key(later: dict[KeyId, KeyRecord], *, kept: bool) -> None:
     handles = Handles()
     handles.turn(key(b"1"))
-    handles.learn(ALICE, SERVER, "tools/list", given(nextCursor="h"))
-    handles.learn(BOB, SERVER, "tools/list", given(nextCursor="h"))
+    handles.learn(ALICE, SERVER, call("tools/list"), given(nextCursor="h"))
+    handles.learn(BOB, SERVER, call("tools/list"), given(nextCursor="h"))
     handles.turn(later)
     handles.check(BOB, SERVER, call("tools/list", cursor="h"))  # who has no key at all
     if kept:
@@ -301,10 +334,10 @@ def test_all_callers_together_are_bounded_and_the_thrifty_lose_nothing(
 ) -> None:
     monkeypatch.setattr(module, "MAX_IN_ALL", 40)
     handles = Handles()
-    handles.learn(ALICE, SERVER, "tools/list", given(nextCursor="a"))
+    handles.learn(ALICE, SERVER, call("tools/list"), given(nextCursor="a"))
     for number in range(100):
         caller = KeyId(f"greedy {number % 3}")
-        handles.learn(caller, SERVER, "tools/list", given(nextCursor=str(number)))
+        handles.learn(caller, SERVER, call("tools/list"), given(nextCursor=str(number)))
         assert sum(map(len, handles._owned.values())) == handles._count <= 40
     handles.check(ALICE, SERVER, call("tools/list", cursor="a"))
     handles.check(KeyId("greedy 0"), SERVER, call("tools/list", cursor="99"))

@@ -5,16 +5,25 @@ from __future__ import annotations
 from typing import Any, cast
 
 import pytest
+from anyio.abc import TaskGroup
 
+from open_mcp_gateway.access.authorize import authorize_by_id
+from open_mcp_gateway.auth.principal import Permission
 from open_mcp_gateway.outbound.peer import Question, Waiter
+from open_mcp_gateway.pipeline.errand import Means
 from open_mcp_gateway.pipeline.hub import Hub, Share
 from open_mcp_gateway.protocol.jsonrpc import decode_incoming
 from tests.unit.pipeline.clients import Asked, note
-from tests.unit.pipeline.exchanges import HandPeer
+from tests.unit.pipeline.exchanges import Desk, HandPeer
+from tests.unit.supervisor.memory import principal, snapshot_of, spec
+from tests.unit.supervisor.virtual_time import LoopClock
 
 
 class Ear:
     """A listener that keeps what it hears."""
+
+    means = Means(Desk(), cast(TaskGroup, None), LoopClock(), request_timeout_s=1, max_request_s=1)
+    permit = authorize_by_id(principal(), Permission.MCP_CALL, snapshot_of(spec("a")), "a")
 
     def __init__(self, level: str | None = None, *uris: str, name: str = "one") -> None:
         self.session_id = name
