@@ -307,6 +307,9 @@ def test_sigterm_during_a_call(start: Start) -> None:
         program.call("echo")
         assert program.ask("ping", id=2)["result"] == {}
         program.process.terminate()
+        told = program.receive()
+        assert told["id"] == 1
+        assert "may have taken effect" in told["error"]["message"]
         assert program.ended() == 0
 
 
