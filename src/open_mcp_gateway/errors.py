@@ -281,6 +281,7 @@ class UpstreamUnavailable(UpstreamError):
     """The server could not be started or reached; the call never got to it."""
 
     code = "upstream_unavailable"
+    untaken = False  # by a server that is another one now, so that the call may go on with that
 
 
 class EraNotSpoken(UpstreamUnavailable):

@@ -109,7 +109,9 @@ class GatewayLink(Link):
         status, said = reply.status, _said(reply.body)
         if said is None or status < 400 or status == 404:
             text = f"answered with HTTP {status} and no JSON-RPC message; check its URL"
-            return self.broken(text) if status < 300 else self.unavailable(text)
+            # What stands before a gateway says 502 and 504 of calls that may have reached it.
+            taken = status < 300 or status >= 500
+            return self.broken(text) if taken else self.unavailable(text)
         refused = f"refused the request (HTTP {status}: {said})"
         if status == 413:
             return TooLarge(self.text(refused))

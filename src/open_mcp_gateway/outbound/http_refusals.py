@@ -183,7 +183,9 @@ def lose_changed(peer: HttpPeer, refused: Iterable[HttpCall], why: str = NOT_AS_
     theirs = [call for call in refused if peer.forget(call)]
     peer.lose(why)
     for call in theirs:
-        call.waiter.failed(peer.link.unavailable(why))
+        error = peer.link.unavailable(why)
+        error.untaken = True
+        call.waiter.failed(error)
 
 
 def _of_endpoint(reply: Reply, answer: Incoming | None) -> bool:

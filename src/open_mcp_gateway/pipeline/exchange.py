@@ -119,11 +119,14 @@ class Exchange(Errand):
                 self.over = False  # whoever handed it on says that it failed
                 raise
 
+    def _may_go_on(self, error: GatewayError) -> bool:
+        """The server is not what it was when it was reached: what it is now says whether there is
+        an answer for this caller. No other failure is proof that nothing was done."""
+        untaken = isinstance(error, UpstreamUnavailable) and error.untaken
+        return untaken and not (self._again or self.over)
+
     def failed(self, error: GatewayError) -> None:
-        lost = self.lease is not None and not self.lease.serving
-        if lost and isinstance(error, UpstreamUnavailable) and not (self._again or self.over):
-            # It never got to the server, which is not what it was when it was reached: what it is
-            # now says whether there is an answer for this caller.
+        if self._may_go_on(error):
             self._again = True
             self._end(failed=True)
             self._go_on()

@@ -164,7 +164,8 @@ class RememberedExchange(SessionExchange):
         super().answered(message, upstream_id)
 
     def failed(self, error: GatewayError) -> None:
-        self._hear(done=False)
+        if not self._may_go_on(error):
+            self._hear(done=False)
         self._wish.settled(done=None)
         super().failed(error)
 
