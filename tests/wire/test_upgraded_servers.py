@@ -345,3 +345,32 @@ async def test_a_call_of_a_session_refused_by_what_stood_in_for_a_server_goes_on
 
         await anyio.to_thread.run_sync(use)
         assert server.methods().count("tools/call") == 3
+
+
+async def test_a_subscription_that_goes_on_is_kept(client: MakeClient) -> None:
+    """Refused in the same way, it is heard of at its outcome alone."""
+    refusals = iter(["405 Method Not Allowed"] * 2)
+    inner = sessions(plain)
+
+    async def absent(request: Request, line: Line) -> None:
+        refusal = next(refusals, None)
+        if refusal is None:
+            await inner(request, line)
+        else:
+            await line.reply(b"", refusal)
+
+    async with raw_server(sessions(plain)) as server:
+
+        def use() -> None:
+            with face("hot", remote("x", server.url)) as front:
+                caller = client(front, "x").initialize()
+                assert "result" in caller.call("a").message
+                server.behave = absent
+                subscribed = caller.ask("resources/subscribe", {"uri": "test://a"})
+                assert "result" in subscribed.message
+                (session,) = front.gateway.sessions._sessions.values()
+                assert session.core.subscriptions == {"test://a"}
+                assert "result" in caller.call("a").message
+                assert "resources/unsubscribe" not in server.methods()
+
+        await anyio.to_thread.run_sync(use)
