@@ -319,28 +319,35 @@ async def test_a_session_that_is_lost_to_a_stateless_server_ends_like_that(
         await anyio.to_thread.run_sync(use)
 
 
-@pytest.mark.parametrize("status", ["405 Method Not Allowed", "410 Gone"])
-async def test_a_call_of_a_session_refused_by_what_stood_in_for_a_server_goes_on(
-    client: MakeClient, status: str
-) -> None:
-    """As the call without a session above."""
-    refusals = iter([status, status])
-    inner = sessions(plain)
+NOT_ALLOWED = "405 Method Not Allowed"
 
-    async def absent(request: Request, line: Line) -> None:
+
+def absent(status: str) -> Behaviour:
+    """Two requests are refused by something else; after that the server is there again."""
+    refusals, inner = iter([status, status]), sessions(plain)
+
+    async def behave(request: Request, line: Line) -> None:
         refusal = next(refusals, None)
         if refusal is None:
             await inner(request, line)
         else:
             await line.reply(b"", refusal)
 
+    return behave
+
+
+@pytest.mark.parametrize("status", [NOT_ALLOWED, "410 Gone"])
+async def test_a_call_of_a_session_refused_by_what_stood_in_for_a_server_goes_on(
+    client: MakeClient, status: str
+) -> None:
+    """As the call without a session above."""
     async with raw_server(sessions(plain)) as server:
 
         def use() -> None:
             with face("hot", remote("x", server.url)) as front:
                 caller = client(front, "x").initialize()
                 assert "result" in caller.call("a").message
-                server.behave = absent
+                server.behave = absent(status)
                 assert "result" in caller.call("a").message
 
         await anyio.to_thread.run_sync(use)
@@ -349,23 +356,13 @@ async def test_a_call_of_a_session_refused_by_what_stood_in_for_a_server_goes_on
 
 async def test_a_subscription_that_goes_on_is_kept(client: MakeClient) -> None:
     """Refused in the same way, it is heard of at its outcome alone."""
-    refusals = iter(["405 Method Not Allowed"] * 2)
-    inner = sessions(plain)
-
-    async def absent(request: Request, line: Line) -> None:
-        refusal = next(refusals, None)
-        if refusal is None:
-            await inner(request, line)
-        else:
-            await line.reply(b"", refusal)
-
     async with raw_server(sessions(plain)) as server:
 
         def use() -> None:
             with face("hot", remote("x", server.url)) as front:
                 caller = client(front, "x").initialize()
                 assert "result" in caller.call("a").message
-                server.behave = absent
+                server.behave = absent(NOT_ALLOWED)
                 subscribed = caller.ask("resources/subscribe", {"uri": "test://a"})
                 assert "result" in subscribed.message
                 (session,) = front.gateway.sessions._sessions.values()
